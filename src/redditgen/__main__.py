@@ -1,0 +1,5 @@
+"""`python -m redditgen`."""
+
+from redditgen.cli import main
+
+main()

@@ -1,0 +1,132 @@
+"""The commands: options made from the settings, results to standard output, everything else to standard error.
+
+The only module that prints, exits and sets up logging.
+"""
+
+import dataclasses
+import inspect
+import logging
+import sys
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from redditgen import __version__, settings
+from redditgen.errors import RedditgenError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Turn Reddit titles into a GPT-2 that writes new ones: fetch, encode, finetune, generate, decode.",
+)
+
+
+def _command(kind: type[Any]) -> Callable[[Callable[[Any], None]], None]:
+    """Make a command of a function of settings: its options are the fields of the settings' dataclass."""
+
+    def register(function: Callable[[Any], None]) -> None:
+        def command(**options: Any) -> None:
+            given = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+            function(kind(**given))
+
+        command.__doc__ = function.__doc__
+        hints = typing.get_type_hints(kind)
+        parameters = [_parameter(field, hints[field.name]) for field in dataclasses.fields(kind)]
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer reads it
+        command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        app.command(function.__name__)(command)
+
+    return register
+
+
+def _parameter(field: "dataclasses.Field[Any]", hint: Any) -> inspect.Parameter:
+    positional = field.metadata.get("positional", False)
+    make = typer.Argument if positional else typer.Option
+    annotation = list[str] if hint == tuple[str, ...] else hint
+    described = Annotated[annotation, make(*field.metadata.get("flags", ()), help=field.metadata["help"])]
+    default = inspect.Parameter.empty if positional else field.default
+    default = list(default) if isinstance(default, tuple) else default
+    return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=described)
+
+
+@_command(settings.FetchSettings)
+def fetch(options: settings.FetchSettings) -> None:
+    """Fetch titles: the most popular ones of the most popular subreddits."""
+    from redditgen.fetch import fetch
+
+    fetch(options)
+
+
+@_command(settings.EncodeSettings)
+def encode(options: settings.EncodeSettings) -> None:
+    """Encode titles for training: each with its category and a few keywords."""
+    from redditgen.encode import encode
+
+    encode(options)
+
+
+@_command(settings.FinetuneSettings)
+def finetune(options: settings.FinetuneSettings) -> None:
+    """Finetune a GPT-2 on encoded titles."""
+    from redditgen.finetune import finetune
+
+    finetune(options)
+
+
+@_command(settings.GenerateSettings)
+def generate(options: settings.GenerateSettings) -> None:
+    """Generate new titles with a finetuned run."""
+    from redditgen import generate
+
+    if options.out:
+        generate.write(options)
+        return
+    for title in generate.generate(options):
+        print(title.title, flush=True)
+
+
+@_command(settings.DecodeSettings)
+def decode(options: settings.DecodeSettings) -> None:
+    """Decode encoded or generated text back to titles, or to other sections."""
+    from redditgen.decode import decode, lines
+
+    if options.out:
+        decode(options)
+        return
+    for line in lines(options):
+        print(line)
+
+
+@app.callback(invoke_without_command=True)
+def _top(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
+    if version:
+        print(f"redditgen {__version__}")
+        raise typer.Exit
+
+
+def _set_up_logging() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("redditgen")
+    logger.handlers = [handler]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
+def main() -> None:
+    """Run the command line; every expected error is one line and an exit code."""
+    _set_up_logging()
+    try:
+        app()
+    except RedditgenError as error:
+        print(f"redditgen: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("redditgen: interrupted", file=sys.stderr)
+        sys.exit(130)

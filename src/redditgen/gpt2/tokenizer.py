@@ -1,0 +1,111 @@
+"""GPT-2's byte-level BPE, read from and written to a model directory's `encoder.json` and `vocab.bpe`.
+
+File formats: openai/gpt-2, `src/encoder.py`. `encoder.json` maps a token's letters (bytes shown as printable characters) to
+its id; `vocab.bpe` holds a version line, then a merge a line, best first. The last id is `<|endoftext|>`.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from redditgen.errors import InputError, MissingError
+from redditgen.markup import END
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
+
+_VERSION_LINE = "#version: 0.2"
+
+
+class Tokenizer:
+    """Text to token ids and back."""
+
+    def __init__(self, vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> None:
+        from tokenizers import Tokenizer as Backend
+        from tokenizers import decoders, models, pre_tokenizers
+
+        self.vocabulary = vocabulary
+        self.merges = merges
+        self.end = vocabulary[END]
+        self._backend = Backend(models.BPE(vocab=vocabulary, merges=merges))
+        self._backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        self._backend.decoder = decoders.ByteLevel()
+
+    def __len__(self) -> int:
+        return len(self.vocabulary)
+
+    def encode(self, texts: Sequence[str]) -> "list[Encoding]":
+        """Tokenize plain text; `<|endoftext|>` in it is split into pieces, as gpt-2-simple does.
+
+        Each encoding holds `ids` and `offsets`, the characters [start, end) that a token came from.
+        """
+        return self._backend.encode_batch(list(texts))  # type: ignore[arg-type]  # the stub wants an invariant list
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Token ids to text; bytes that are no UTF-8 become U+FFFD."""
+        return self._backend.decode(list(ids), skip_special_tokens=False)
+
+    def tokens(self) -> list[str]:
+        """The tokens' letters in the order of their ids."""
+        return sorted(self.vocabulary, key=self.vocabulary.__getitem__)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Tokenizer":
+        """Read `encoder.json` and `vocab.bpe`; raises MissingError or InputError naming the file."""
+        return cls(_read_vocabulary(folder / "encoder.json"), _read_merges(folder / "vocab.bpe"))
+
+    def save(self, folder: Path) -> None:
+        (folder / "encoder.json").write_text(json.dumps(self.vocabulary), encoding="utf8")
+        lines = [_VERSION_LINE, *(f"{left} {right}" for left, right in self.merges)]
+        (folder / "vocab.bpe").write_text("\n".join(lines) + "\n", encoding="utf8")
+
+
+def train(texts: Sequence[str], size: int) -> Tokenizer:
+    """Learn a vocabulary of `size` tokens: 256 bytes, the merges, and `<|endoftext|>` as the last."""
+    from tokenizers import Tokenizer as Backend
+    from tokenizers import models, pre_tokenizers, trainers
+
+    backend = Backend(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    backend.train_from_iterator(
+        texts, trainers.BpeTrainer(vocab_size=size - 1, initial_alphabet=alphabet, show_progress=False)
+    )
+    model = json.loads(backend.to_str())["model"]
+    vocabulary: dict[str, int] = {**model["vocab"], END: len(model["vocab"])}
+    return Tokenizer(vocabulary, [(left, right) for left, right in model["merges"]])
+
+
+def _read_vocabulary(path: Path) -> dict[str, int]:
+    try:
+        vocabulary = json.loads(_read(path))
+    except ValueError as error:
+        raise InputError(f"{path}: is no JSON ({error}); copy it anew from the model's source") from error
+    if not isinstance(vocabulary, dict) or sorted(vocabulary.values()) != list(range(len(vocabulary))):
+        raise InputError(f"{path}: must map tokens to the ids 0, 1, 2, ...; copy it anew from the model's source")
+    if END not in vocabulary:
+        raise InputError(f"{path}: holds no {END}, so it is not the vocabulary of a GPT-2")
+    return vocabulary
+
+
+def _read_merges(path: Path) -> list[tuple[str, str]]:
+    merges = []
+    for number, line in enumerate(_read(path).split("\n")[1:], start=2):
+        match line.split(" "):
+            case [left, right]:
+                merges.append((left, right))
+            case [""]:
+                continue
+            case _:
+                raise InputError(f"{path}, line {number}: a merge is two tokens with a blank between, not {line!r}")
+    return merges
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf8")
+    except FileNotFoundError as error:
+        raise MissingError(f"{path}: not there, and a model directory needs it") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: can't be read: {error}") from error

@@ -1,0 +1,154 @@
+"""One network in training: its optimizer, learning rate, precision, and how far it has come.
+
+Each record is its own sequence from position 0, so nothing leaks from one title into the next.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from redditgen.errors import InputError
+from redditgen.gpt2.batches import IGNORED, batches, padded
+from redditgen.gpt2.dataset import Examples
+from redditgen.gpt2.loss import summed_loss, token_losses
+from redditgen.gpt2.weights import Hparams, network, put, take
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
+    from redditgen.gpt2.weights import Tensors
+
+WARM_UP = 20  # steps in which the learning rate rises
+DECAY = 0.2  # share of the steps, at the end, in which it falls to zero
+ADAM = {"betas": (0.9, 0.99), "weight_decay": 0.01}
+
+
+def learning_rate(step: int, end: int, full: float) -> float:
+    """The rate of a step: rising at first, then `full`, then falling to zero at `end`."""
+    left = (end - step + 1) / max(1.0, DECAY * end)
+    return full * min(1.0, step / WARM_UP, left)
+
+
+def default_learning_rate(hparams: Hparams) -> float:
+    """gpt-2-simple's 1e-4 at 124M's width; narrower models bear, and need, larger steps."""
+    return 1e-4 * 768 / hparams.n_embd
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Of held-out records: nats a token, and bits a character of the titles, their end included."""
+
+    loss: float
+    bits_per_char: float
+
+
+class Training:
+    """A network in training. Every method runs on the device it was made for."""
+
+    def __init__(self, hparams: Hparams, tensors: "Tensors", *, rate: float, end: int, precision: str) -> None:
+        import torch
+
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.hparams, self.rate, self.end = hparams, rate, end
+        self.model = network(hparams)
+        put(tensors, self.model)
+        self.model.to(self.device)
+        self.model.generation_config.pad_token_id = hparams.n_vocab - 1
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=rate, fused=True, **ADAM)
+        self.bfloat16 = precision == "bfloat16" or (precision == "auto" and _computes_in_bfloat16(self.device))
+
+    def step(self, number: int, inputs: "torch.Tensor", targets: "torch.Tensor") -> float:
+        """Learn from one batch as step `number`; gives its loss in nats a token."""
+        import torch
+
+        inputs, targets = inputs.to(self.device), targets.to(self.device)
+        self.optimizer.param_groups[0]["lr"] = learning_rate(number, self.end, self.rate)
+        self.optimizer.zero_grad()
+        with self._autocast():
+            loss = summed_loss(self.model, inputs, targets) / (targets != IGNORED).sum()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        return float(loss.item())
+
+    def evaluate(self, examples: Examples, size: int) -> Evaluation:
+        """Measure on held-out records, `size` at a time."""
+        nats = title_nats = 0.0
+        tokens = 0
+        for indices in batches(examples.sequences.lengths, size, np.random.default_rng(0)):
+            inputs, targets = padded(examples.sequences, indices)
+            with self._autocast():
+                losses = token_losses(self.model, inputs.to(self.device), targets.to(self.device)).cpu()
+            in_title = _in_title(targets, examples.title_starts[indices])[targets != IGNORED]
+            nats += losses.sum().item()
+            title_nats += losses[in_title].sum().item()
+            tokens += len(losses)
+        return Evaluation(nats / tokens, title_nats / math.log(2) / max(1, int(examples.title_chars.sum())))
+
+    def sample(self, prompt: list[int], number: int, length: int, *, seed: int) -> list[list[int]]:
+        """`number` continuations of a prompt, of at most `length` tokens each, drawn as gpt-2-simple's samples are."""
+        import torch
+
+        inputs = torch.tensor([prompt] * number, device=self.device)
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices), torch.no_grad(), self._autocast():
+            torch.manual_seed(seed)
+            rows = self.model.generate(
+                inputs,
+                attention_mask=torch.ones_like(inputs),
+                do_sample=True,
+                temperature=0.7,
+                top_k=40,
+                max_new_tokens=min(length, self.hparams.n_ctx - len(prompt)),
+                use_cache=True,
+            )
+        return [row[len(prompt) :].tolist() for row in rows]
+
+    def tensors(self) -> "Tensors":
+        return take(self.model, self.hparams)
+
+    def optimizer_state(self) -> "Tensors":
+        """AdamW's two moments of every parameter, under `<parameter>.<moment>`."""
+        return {
+            f"{name}.{moment}": self.optimizer.state[parameter][moment].cpu().numpy()
+            for name, parameter in self.model.named_parameters()
+            for moment in ("exp_avg", "exp_avg_sq")
+        }
+
+    def restore_optimizer(self, state: "Tensors", step: int) -> None:
+        """Put saved moments back; raises InputError where they are not this network's."""
+        import torch
+
+        for name, parameter in self.model.named_parameters():
+            moments = {}
+            for moment in ("exp_avg", "exp_avg_sq"):
+                saved = state.get(f"{name}.{moment}")
+                if saved is None or saved.shape != parameter.shape:
+                    raise InputError(f"optimizer state: {name}.{moment} is missing or of another shape; delete the file")
+                moments[moment] = torch.from_numpy(saved).to(self.device)
+            self.optimizer.state[parameter] = {"step": torch.tensor(float(step)), **moments}
+
+    def _autocast(self) -> "torch.autocast":
+        import torch
+
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
+
+
+def _in_title(targets: "torch.Tensor", starts: "NDArray[np.int32]") -> "torch.Tensor":
+    """Which targets belong to the title; target j is token j + 1 of its row."""
+    import torch
+
+    places = torch.arange(1, targets.shape[1] + 1)
+    return places[None, :] >= torch.from_numpy(starts.astype(np.int64))[:, None]
+
+
+def _computes_in_bfloat16(device: "torch.device") -> bool:
+    """Whether the hardware multiplies bfloat16 itself, three times as fast as float32 on the CPUs that do."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

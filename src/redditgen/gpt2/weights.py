@@ -1,0 +1,116 @@
+"""A GPT-2's shape and its tensors under the names that OpenAI's checkpoints give them.
+
+Names, shapes and initial values: openai/gpt-2, `src/model.py`. Convolutions of width 1 stand as [1, in, out] there and as
+[in, out] in transformers' GPT-2.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from redditgen.errors import InputError, MissingError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from transformers import GPT2LMHeadModel
+
+    Tensors = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Hparams:
+    """What `hparams.json` says: sizes of vocabulary, context (tokens), width, heads and layers."""
+
+    n_vocab: int
+    n_ctx: int
+    n_embd: int
+    n_head: int
+    n_layer: int
+
+    @classmethod
+    def load(cls, path: Path) -> "Hparams":
+        """Read `hparams.json`; raises MissingError or InputError naming what is wrong with it."""
+        try:
+            content = json.loads(path.read_text(encoding="utf8"))
+            hparams = cls(**{name: int(content[name]) for name in cls.__dataclass_fields__})
+        except FileNotFoundError as error:
+            raise MissingError(f"{path}: not there, and a model directory needs it") from error
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise InputError(f"{path}: must be JSON with whole numbers for {', '.join(cls.__dataclass_fields__)}") from error
+        if min(asdict(hparams).values()) < 1 or hparams.n_embd % hparams.n_head:
+            raise InputError(f"{path}: sizes must be positive and n_embd a multiple of n_head")
+        return hparams
+
+    def save(self, path: Path) -> None:
+        path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf8")
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Every tensor of a checkpoint with its shape."""
+        width = self.n_embd
+        shapes: dict[str, tuple[int, ...]] = {"model/wte": (self.n_vocab, width), "model/wpe": (self.n_ctx, width)}
+        for layer in range(self.n_layer):
+            at = f"model/h{layer}"
+            shapes |= _pair(f"{at}/ln_1", "g", (width,), width)
+            shapes |= _pair(f"{at}/attn/c_attn", "w", (1, width, 3 * width), 3 * width)
+            shapes |= _pair(f"{at}/attn/c_proj", "w", (1, width, width), width)
+            shapes |= _pair(f"{at}/ln_2", "g", (width,), width)
+            shapes |= _pair(f"{at}/mlp/c_fc", "w", (1, width, 4 * width), 4 * width)
+            shapes |= _pair(f"{at}/mlp/c_proj", "w", (1, 4 * width, width), width)
+        return shapes | _pair("model/ln_f", "g", (width,), width)
+
+
+def _pair(name: str, letter: str, shape: tuple[int, ...], bias: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}/{letter}": shape, f"{name}/b": (bias,)}
+
+
+def network(hparams: Hparams) -> "GPT2LMHeadModel":
+    """An uninitialised GPT-2 of this shape, without dropout, as OpenAI's and gpt-2-simple's code has none."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(
+        vocab_size=hparams.n_vocab,
+        n_positions=hparams.n_ctx,
+        n_embd=hparams.n_embd,
+        n_head=hparams.n_head,
+        n_layer=hparams.n_layer,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        bos_token_id=hparams.n_vocab - 1,
+        eos_token_id=hparams.n_vocab - 1,
+        use_cache=False,
+    )
+    return GPT2LMHeadModel(config)
+
+
+def put(tensors: "Tensors", model: "GPT2LMHeadModel") -> None:
+    """Copy checkpoint tensors into a network of the same shape."""
+    import torch
+
+    state = model.state_dict()
+    with torch.no_grad():
+        for name, array in tensors.items():
+            target = state[_torch_name(name)]
+            target.copy_(torch.from_numpy(array).reshape(target.shape))
+
+
+def take(model: "GPT2LMHeadModel", hparams: Hparams) -> "Tensors":
+    """A network's weights as float32 checkpoint tensors."""
+    state = model.state_dict()
+    return {
+        name: state[_torch_name(name)].detach().float().cpu().reshape(shape).numpy().copy()
+        for name, shape in hparams.shapes().items()
+    }
+
+
+def _torch_name(name: str) -> str:
+    """`model/h0/attn/c_attn/w` to `transformer.h.0.attn.c_attn.weight`."""
+    parts = name.removeprefix("model/").split("/")
+    if parts[0].startswith("h"):
+        parts[0:1] = ["h", parts[0][1:]]
+    if parts[-1] in ("w", "g", "b"):
+        parts[-1] = "bias" if parts[-1] == "b" else "weight"
+    else:
+        parts.append("weight")
+    return ".".join(["transformer", *parts])

@@ -1,0 +1,31 @@
+"""Ctrl-C and SIGTERM as a question that a loop asks between two steps, so that it can save before it ends."""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+@contextmanager
+def held_back() -> Iterator[Callable[[], bool]]:
+    """Inside the block the first signal only makes the given function true; a second Ctrl-C ends at once.
+
+    Outside the main thread, where no handler can be set, the function stays false.
+    """
+    came = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal came
+        if came and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        came = True
+
+    try:
+        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:
+        before = {}
+    try:
+        yield lambda: came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

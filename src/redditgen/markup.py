@@ -1,0 +1,106 @@
+r"""The record format: the only place that knows the delimiters and the tokens.
+
+A record stands on one line and holds its sections in a fixed order, each behind a two-character mark:
+
+    <|startoftext|>~`category~^keyword keyword~@title~}body<|endoftext|>
+
+Ordinary text stands as it is, so the records are those of the report's `keyword_encode.py`. What would read as markup
+inside a field is broken up by a backslash, and a line break is written as a letter:
+
+    ~@  ->  ~\@        <|endoftext|>  ->  <\|endoftext|>        newline  ->  \n        carriage return  ->  \r
+
+A backslash is doubled only where it would read as one of these escapes, so `¯\_(ツ)_/¯` stays as it is. An escaped field
+holds no mark and no token: a plain search for the marks finds exactly the sections, also with the report's own decoder.
+"""
+
+import re
+from dataclasses import dataclass
+
+START = "<|startoftext|>"
+END = "<|endoftext|>"
+MARKS = {"category": "~`", "keywords": "~^", "title": "~@", "body": "~}"}
+SECTIONS = tuple(MARKS)
+
+_SECTION_OF = {mark: section for section, mark in MARKS.items()}
+_MARK = re.compile(r"~[`^@}]")
+
+# A run of backslashes matters only where a mark, a token or the letter of a line break comes with it.
+_IN_MARK = re.compile(r"~(\\*)(?=[`^@}])")
+_IN_TOKEN = re.compile(r"<(\\*)(?=\|(?:startoftext|endoftext)\|>)")
+_LINE_BREAK_OR_ALIKE = re.compile(r"\\+[nr\n\r]|[\n\r]")
+_ESCAPED_LINE_BREAK = re.compile(r"(\\+)([nr])")
+_LETTERS = {"\n": "n", "\r": "r"}
+_LINE_BREAKS = {"n": "\n", "r": "\r"}
+
+
+@dataclass(frozen=True)
+class Record:
+    """One record's fields; a section that is not in the record is None, one that is empty is ''."""
+
+    category: str | None = None
+    keywords: str | None = None
+    title: str | None = None
+    body: str | None = None
+
+
+def escape(text: str) -> str:
+    """Break up whatever in a field would read as markup; ordinary text comes back unchanged."""
+    text = _LINE_BREAK_OR_ALIKE.sub(_escaped_line_break, text)
+    text = _IN_MARK.sub(lambda m: "~" + m[1] + "\\", text)
+    return _IN_TOKEN.sub(lambda m: "<" + m[1] + "\\", text)
+
+
+def unescape(text: str) -> str:
+    """Undo `escape`; text that `escape` cannot have made is read as leniently as it can be."""
+    text = _IN_TOKEN.sub(lambda m: "<" + m[1][:-1], text)
+    text = _IN_MARK.sub(lambda m: "~" + m[1][:-1], text)
+    return _ESCAPED_LINE_BREAK.sub(_line_break, text)
+
+
+def _escaped_line_break(match: re.Match[str]) -> str:
+    backslashes, char = match[0][:-1], match[0][-1]
+    escape_mark = "\\" if char in _LETTERS else ""
+    return backslashes * 2 + escape_mark + _LETTERS.get(char, char)
+
+
+def _line_break(match: re.Match[str]) -> str:
+    backslashes, letter = match.groups()
+    is_escape = len(backslashes) % 2 == 1
+    return "\\" * (len(backslashes) // 2) + (_LINE_BREAKS[letter] if is_escape else letter)
+
+
+def sections_text(record: Record) -> str:
+    """The marks and escaped fields of a record, without its tokens."""
+    fields = ((mark, getattr(record, section)) for section, mark in MARKS.items())
+    return "".join(mark + escape(field) for mark, field in fields if field is not None)
+
+
+def build(record: Record) -> str:
+    """One line of an encoded file, without its line break."""
+    return START + sections_text(record) + END
+
+
+def prompt(record: Record, continue_with: str) -> str:
+    """The start of a record up to and with the mark of the section that the model shall write next."""
+    return START + sections_text(record) + MARKS.get(continue_with, "")
+
+
+def parse(text: str) -> Record | None:
+    """Read one whole record back; None if it is not one (unfinished, no section, or a section twice or out of order)."""
+    if not (text.startswith(START) and text.endswith(END)):
+        return None
+    return parse_sections(text[len(START) : -len(END)])
+
+
+def parse_sections(text: str) -> Record | None:
+    """Read what stands between the tokens of a record; None as for `parse`."""
+    pieces = _MARK.split(text)
+    names = [_SECTION_OF[mark] for mark in _MARK.findall(text)]
+    if not names or pieces[0] or names != [section for section in SECTIONS if section in names]:
+        return None
+    return Record(**{name: unescape(piece) for name, piece in zip(names, pieces[1:], strict=True)})
+
+
+def has_markup(text: str) -> bool:
+    """Whether a text holds a mark or a token."""
+    return bool(_MARK.search(text)) or START in text or END in text

@@ -1,0 +1,87 @@
+"""Rows in files: a text file opened for reading, and rows written as txt, CSV or JSONL by the name's suffix."""
+
+import csv
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from redditgen.errors import InputError, MissingError, UsageError
+from redditgen.output import whole
+
+SUFFIXES = (".txt", ".csv", ".jsonl")
+
+Row = Mapping[str, object]
+
+
+@contextmanager
+def reading(path: Path, *, made_by: str) -> Iterator[TextIO]:
+    """Open UTF-8 text, with or without a byte order mark; whatever can't be read in the block becomes an InputError.
+
+    Line breaks are left as they are. `made_by` ends the message about a file that is not there.
+    """
+    try:
+        file = path.open(encoding="utf-8-sig", newline="")
+    except FileNotFoundError as error:
+        raise MissingError(f"{path}: no such file; {made_by}") from error
+    except OSError as error:
+        raise InputError(f"{path}: can't be read: {error.strerror or error}") from error
+    with file:
+        try:
+            yield file
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}: {_first_not_utf8(path)}; save the file as UTF-8") from error
+
+
+def _first_not_utf8(path: Path) -> str:
+    # The decoder's own position counts from the start of its buffer, so the lines are looked through once more.
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode("utf8")
+            except UnicodeDecodeError as error:
+                return f"line {number}, byte {error.start + 1} (0x{line[error.start]:02x}) is not UTF-8"
+    return "is not UTF-8"
+
+
+def check_rows_file(path: Path, columns: Sequence[str]) -> None:
+    """Raise UsageError unless `write_rows` can write these columns to a file of this name."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise UsageError(
+            f"{path}: unknown kind of file; the name must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
+        )
+    if path.suffix.lower() == ".txt" and len(columns) != 1:
+        raise UsageError(f"{path}: a .txt holds one column, not {', '.join(columns)}; use .csv or .jsonl")
+
+
+def write_rows(path: Path, rows: Iterable[Row], columns: Sequence[str]) -> int:
+    """Write `path` whole, in the form that its suffix names; gives the number of rows. None is an empty cell."""
+    check_rows_file(path, columns)
+    count = 0
+    with whole(path) as temporary, temporary.open("w", encoding="utf8", newline="") as file:
+        write = _writer(file, path.suffix.lower(), columns)
+        for row in rows:
+            write(row)
+            count += 1
+    return count
+
+
+def _writer(file: TextIO, suffix: str, columns: Sequence[str]) -> Callable[[Row], object]:
+    if suffix == ".csv":
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(columns)
+        return lambda row: table.writerow([row[column] for column in columns])
+    if suffix == ".jsonl":
+        return lambda row: file.write(json_line(row, columns) + "\n")
+    return lambda row: file.write(one_line(row[columns[0]]) + "\n")
+
+
+def json_line(row: Row, columns: Sequence[str]) -> str:
+    return json.dumps({column: row[column] for column in columns}, ensure_ascii=False)
+
+
+def one_line(value: object) -> str:
+    """The value as text with each line break, of any kind, folded to a blank."""
+    text = "" if value is None else str(value)
+    return " ".join(line for line in text.splitlines() if line)
