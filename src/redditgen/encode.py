@@ -31,6 +31,7 @@ _WINDOW = 16_384  # rows that are shuffled together
 _BATCH = 500  # rows that one worker gets at a time
 _RAY_PAYS_FROM = 10_000  # rows; with fewer, starting ray takes longer than it saves
 _TEXT_MAX = 1_000_000  # characters that spaCy takes in one text; a title or body of Reddit's has up to 40,000
+_PARSED_AT_ONCE = 20_000  # characters, longest text times texts; more is no faster and takes more memory
 _OBJECT_STORE = 128 << 20  # bytes; a batch and its records are far smaller
 _NOT_NEEDED = ["senter", "entity_linker", "textcat", "textcat_multilabel", "spancat"]
 
@@ -252,8 +253,10 @@ def _spacy_keywords(settings: EncodeSettings) -> Find:
         raise InputError(f"spaCy model '{model}' can't be loaded: {error}") from error
 
     def find(texts: Sequence[str]) -> list[tuple[str, ...]]:
+        longest = max(map(len, texts)) or 1
+        at_once = max(1, _PARSED_AT_ONCE // longest)
         with nlp.memory_zone():  # otherwise the vocabulary keeps every word ever seen
-            docs = nlp.pipe(map(plain_quotes, texts), batch_size=_BATCH)
+            docs = nlp.pipe(map(plain_quotes, texts), batch_size=at_once)
             return [keywords_of(doc, settings.keyword_length_max) for doc in docs]
 
     return find

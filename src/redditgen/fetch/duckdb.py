@@ -115,16 +115,14 @@ def _select(file: PostsFile, number: int, min_score: int) -> str:
 
 def _table_function(file: PostsFile) -> str:
     path = _literal(glob.escape(str(file.path)))  # DuckDB takes a path for a pattern
-    compression = "gzip" if file.gzipped else "none"
     if file.format == "Parquet":
         return f"read_parquet({path})"
     if file.format == "NDJSON":
         columns = {name: type for name, type in _TYPES_IN_TEXT.items() if name not in file.absent}
-        options = f"format = 'newline_delimited', compression = '{compression}', columns = {_struct(columns)}"
-        return f"read_json({path}, {options})"
+        return f"read_json({path}, format = 'newline_delimited', columns = {_struct(columns)})"
     # Not parallel = false: that reader drops, without a word, what stands behind a quote that is never closed.
     options = """auto_detect = false, header = true, delim = ',', quote = '"', escape = '"'"""
-    return f"read_csv({path}, {options}, compression = '{compression}', columns = {_struct(_csv_types(file.columns))})"
+    return f"read_csv({path}, {options}, columns = {_struct(_csv_types(file.columns))})"
 
 
 def _csv_types(header: Sequence[str]) -> dict[str, str]:

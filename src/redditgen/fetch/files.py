@@ -44,10 +44,6 @@ class PostsFile:
     columns: tuple[str, ...]
 
     @property
-    def gzipped(self) -> bool:
-        return self.path.name.lower().endswith(".gz")
-
-    @property
     def absent(self) -> tuple[str, ...]:
         """The columns that the query reads and the file lacks."""
         return tuple(column for column in OPTIONAL if column not in self.columns)

@@ -18,6 +18,7 @@ from redditgen.gpt2.weights import Hparams, network, put, take
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
+    from transformers import GPT2LMHeadModel
 
     from redditgen.gpt2.weights import Tensors
 
@@ -75,18 +76,8 @@ class Training:
         return float(loss.item())
 
     def evaluate(self, examples: Examples, size: int) -> Evaluation:
-        """Measure on held-out records, `size` at a time."""
-        nats = title_nats = 0.0
-        tokens = 0
-        for indices in batches(examples.sequences.lengths, size, np.random.default_rng(0)):
-            inputs, targets = padded(examples.sequences, indices)
-            with self._autocast():
-                losses = token_losses(self.model, inputs.to(self.device), targets.to(self.device)).cpu()
-            in_title = _in_title(targets, examples.title_starts[indices])[targets != IGNORED]
-            nats += losses.sum().item()
-            title_nats += losses[in_title].sum().item()
-            tokens += len(losses)
-        return Evaluation(nats / tokens, title_nats / math.log(2) / max(1, int(examples.title_chars.sum())))
+        with self._autocast():
+            return evaluate(self.model, examples, size)
 
     def sample(self, prompt: list[int], number: int, length: int, *, seed: int) -> list[list[int]]:
         """`number` continuations of a prompt, of at most `length` tokens each, drawn as gpt-2-simple's samples are."""
@@ -135,6 +126,20 @@ class Training:
         import torch
 
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
+
+
+def evaluate(model: "GPT2LMHeadModel", examples: Examples, size: int) -> Evaluation:
+    """Measure a network on held-out records, `size` at a time, in the precision that the caller has set."""
+    nats = title_nats = 0.0
+    tokens = 0
+    for indices in batches(examples.sequences.lengths, size, np.random.default_rng(0)):
+        inputs, targets = padded(examples.sequences, indices)
+        losses = token_losses(model, inputs.to(model.device), targets.to(model.device)).cpu()
+        in_title = _in_title(targets, examples.title_starts[indices])[targets != IGNORED]
+        nats += losses.sum().item()
+        title_nats += losses[in_title].sum().item()
+        tokens += len(losses)
+    return Evaluation(nats / tokens, title_nats / math.log(2) / max(1, int(examples.title_chars.sum())))
 
 
 def _in_title(targets: "torch.Tensor", starts: "NDArray[np.int32]") -> "torch.Tensor":
