@@ -229,6 +229,16 @@ def test_ray_writes_the_same_bytes_quietly_and_stops(tmp_path: Path, capfd: pyte
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_ray_that_does_not_start_is_said_to_be_the_cause(titles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**options: object) -> None:
+        raise OSError("no room in /tmp/ray")
+
+    monkeypatch.setattr("ray.init", refuse)
+    with pytest.raises(RedditgenError, match="ray does not start: no room in /tmp/ray; --workers 1 does without ray"):
+        encode(EncodeSettings(input=titles, workers=2))
+    assert not EncodeSettings(input=titles).output.exists()
+
+
 @pytest.mark.slow
 def test_a_ray_that_runs_already_is_used_and_left_running(titles: Path, tmp_path: Path) -> None:
     import ray

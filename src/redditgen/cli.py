@@ -9,7 +9,6 @@ import logging
 import sys
 import typing
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -48,11 +47,15 @@ def _command(kind: type[Any]) -> Callable[[Callable[[Any], None]], None]:
 def _parameter(field: "dataclasses.Field[Any]", hint: Any) -> inspect.Parameter:
     positional = field.metadata.get("positional", False)
     make = typer.Argument if positional else typer.Option
-    annotation = list[str] if hint == tuple[str, ...] else hint
-    described = Annotated[annotation, make(*field.metadata.get("flags", ()), help=field.metadata["help"])]
-    default = inspect.Parameter.empty if positional else field.default
-    default = list(default) if isinstance(default, tuple) else default
-    return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=described)
+    info = make(*field.metadata.get("flags", ()), help=field.metadata["help"])
+    kind: Any = list[str] if hint == tuple[str, ...] else hint
+    default = list(field.default) if isinstance(field.default, tuple) else field.default
+    return inspect.Parameter(
+        field.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=inspect.Parameter.empty if positional else default,
+        annotation=Annotated[kind, info],
+    )
 
 
 @_command(settings.FetchSettings)

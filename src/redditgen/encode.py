@@ -306,14 +306,17 @@ def _ray(workers: int) -> Iterator[Any]:
         return
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # read by init; its own processes inherit it
     logging.getLogger("ray").setLevel(logging.ERROR)
-    ray.init(
-        address="local",
-        num_cpus=workers,
-        object_store_memory=_OBJECT_STORE,
-        include_dashboard=False,
-        log_to_driver=False,
-        configure_logging=False,
-    )
+    try:
+        ray.init(
+            address="local",
+            num_cpus=workers,
+            object_store_memory=_OBJECT_STORE,
+            include_dashboard=False,
+            log_to_driver=False,
+            configure_logging=False,
+        )
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        raise RedditgenError(f"ray does not start: {error}; --workers 1 does without ray") from error
     try:
         yield ray
     finally:

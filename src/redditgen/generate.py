@@ -78,7 +78,7 @@ def _counted(title: Title, progress: Progress) -> dict[str, object]:
 
 
 def titles(prompts: Sequence[Prompt], settings: GenerateSettings) -> Iterator[Title]:
-    """One title for each prompt, in blocks of `settings.batch_size`; a prompt is tried again until its text is a title."""
+    """One title for each prompt, in blocks of `settings.batch_size`; a prompt whose text is no title is tried again."""
     run = find_run(settings.run, settings.checkpoint_dir)
     mark, step = run.mark(), run.step()
     seed = random.SystemRandom().randrange(2**31) if settings.seed is None else settings.seed

@@ -9,8 +9,9 @@ inside a field is broken up by a backslash, and a line break is written as a let
 
     ~@  ->  ~\@        <|endoftext|>  ->  <\|endoftext|>        newline  ->  \n        carriage return  ->  \r
 
-A backslash is doubled only where it would read as one of these escapes, so `¯\_(ツ)_/¯` stays as it is. An escaped field
-holds no mark and no token: a plain search for the marks finds exactly the sections, also with the report's own decoder.
+A backslash is doubled only where it would read as one of these escapes, so `¯\_(ツ)_/¯` stays as it is. An escaped
+field holds no mark and no token: a plain search for the marks finds exactly the sections, also with the report's own
+decoder.
 """
 
 import re
@@ -86,7 +87,7 @@ def prompt(record: Record, continue_with: str) -> str:
 
 
 def parse(text: str) -> Record | None:
-    """Read one whole record back; None if it is not one (unfinished, no section, or a section twice or out of order)."""
+    """Read one whole record back; None if it is none (unfinished, no section, or a section twice or out of order)."""
     if not (text.startswith(START) and text.endswith(END)):
         return None
     return parse_sections(text[len(START) : -len(END)])

@@ -1,7 +1,7 @@
 """Records read from encoded or generated text, one after another, from start token to end token.
 
-Files may be of any size, and a record of a foreign one may span lines. Whatever stands between records (the ==== lines of
-gpt-2-simple's samples) is passed over.
+Files may be of any size, and a record of a foreign one may span lines. Whatever stands between records (the ==== lines
+of gpt-2-simple's samples) is passed over.
 """
 
 import logging

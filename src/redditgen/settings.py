@@ -115,7 +115,9 @@ class DecodeSettings:
 class FinetuneSettings:
     dataset: Path = argument("Encoded text, as encode writes it.")
     model: str | None = option(
-        None, "Base model: a folder in --model-dir, or mini, which comes with redditgen.  [default: the run's; mini for a new run]"
+        None,
+        "Base model: a folder in --model-dir, or mini, which comes with redditgen.  "
+        "[default: the run's; mini for a new one]",
     )
     run: str = option("run1", "Name of the run, a folder in --checkpoint-dir.")
     steps: int = option(500, "Step at which the run ends; a run that has got there does nothing.")
@@ -138,7 +140,9 @@ class FinetuneSettings:
         "[default: what the run has; compact for a new one]",
     )
     restore_from: str = option("latest", "latest: go on with the run if it is there; fresh: start from the base model.")
-    precision: str = option("auto", "float32, or bfloat16 where the processor computes in it; auto: the faster of them.")
+    precision: str = option(
+        "auto", "float32, or bfloat16 where the processor computes in it; auto: the faster of them."
+    )
     model_dir: Path = option(Path("models"), "Folder of the base models.")
     checkpoint_dir: Path = option(Path("checkpoint"), "Folder of the runs.")
     sample_dir: Path = option(Path("samples"), "Folder of the samples.")

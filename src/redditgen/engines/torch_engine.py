@@ -74,9 +74,7 @@ def finetune(settings: FinetuneSettings, job: Job) -> int:
 def generate(settings: GenerateSettings, run: ModelDir) -> "Callable[[Sequence[str], int], Iterator[str]]":
     """A function of a block of prompts and a seed that gives the prompts' texts, each through its end token."""
     sampler = Sampler(run)
-    how = Sampling(
-        temperature=settings.temperature, top_k=settings.top_k, top_p=settings.top_p, length=settings.length
-    )
+    how = Sampling(temperature=settings.temperature, top_k=settings.top_k, top_p=settings.top_p, length=settings.length)
     return lambda prompts, seed: sampler.continued(prompts, how, seed)
 
 
@@ -125,7 +123,9 @@ class _Finetuning:
                 if last or self._due(step, self.settings.save_every):
                     run.write_step(step, self.training.tensors(), self.training.optimizer_state())
                 if interrupted():
-                    raise Interrupted(f"{run.path}: stopped at step {step} and saved; the same command goes on from there")
+                    raise Interrupted(
+                        f"{run.path}: stopped at step {step} and saved; the same command goes on from there"
+                    )
         return end
 
     def _due(self, step: int, every: int) -> bool:
@@ -146,7 +146,9 @@ class _Finetuning:
         if not kept:
             raise InputError(f"{self.settings.dataset}: no title is left to train on; lower --val-fraction")
         if not held_out:
-            _log.warning("%s: too few titles to hold any out, so nothing is measured on held-out ones", self.settings.dataset)
+            _log.warning(
+                "%s: too few titles to hold any out, so nothing is measured on held-out ones", self.settings.dataset
+            )
         mark = replace(
             self.job.mark, sections=tuple(name for name in SECTIONS if name in sections), categories=dict(categories)
         )
@@ -167,7 +169,8 @@ class _Finetuning:
         lengths, size = self.train.sequences.lengths, self.settings.batch_size
         a_pass = -(-len(self.train) // size)
         epochs = (
-            batches(lengths, size, np.random.default_rng([self.settings.seed, epoch])) for epoch in count(done // a_pass)
+            batches(lengths, size, np.random.default_rng([self.settings.seed, epoch]))
+            for epoch in count(done // a_pass)
         )
         return islice(chain.from_iterable(epochs), done % a_pass, None)
 
@@ -207,7 +210,8 @@ class _Finetuning:
         [ids] = prompt_ids([prompt], self.tokenizer, self.mark.record_tokens)
         number, length = self.settings.sample_num, self.settings.sample_length
         texts = [
-            prompt + through_end(self.tokenizer.decode(row)) for row in self.training.sample(ids, number, length, seed=step)
+            prompt + through_end(self.tokenizer.decode(row))
+            for row in self.training.sample(ids, number, length, seed=step)
         ]
         with whole(self.settings.sample_dir / self.job.run.path.name / f"samples-{step}") as temporary:
             temporary.write_text("".join(f"{text}\n" for text in texts), encoding="utf8")

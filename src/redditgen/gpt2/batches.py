@@ -1,7 +1,7 @@
 """Token sequences and the batches made of them.
 
-Each record is its own sequence from position 0, so nothing leaks from one title into the next. Batches are padded at their
-end; with causal attention no real token sees a pad, so no mask is needed.
+Each record is its own sequence from position 0, so nothing leaks from one title into the next. Batches are padded at
+their end; with causal attention no real token sees a pad, so no mask is needed.
 """
 
 from dataclasses import dataclass

@@ -1,11 +1,13 @@
 """TensorFlow checkpoints (`model.ckpt.index`, `model.ckpt.data-00000-of-00001`) with numpy and no TensorFlow.
 
-Format: tensorflow `core/util/tensor_bundle` over `core/lib/io/table`. The index is a sorted string table as LevelDB's: blocks
-of prefix-compressed entries, each block followed by a compression byte and a masked crc32c, then a block of block handles and
-a footer of 48 bytes. The entry '' holds a BundleHeaderProto; every other maps a tensor's name to a BundleEntryProto (dtype,
-shape, shard, offset, size, masked crc32c of its bytes). The data files hold the tensors' bytes, little-endian.
+Format: tensorflow `core/util/tensor_bundle` over `core/lib/io/table`. The index is a sorted string table as LevelDB's:
+blocks of prefix-compressed entries, each block followed by a compression byte and a masked crc32c, then a block of
+block handles and a footer of 48 bytes. The entry '' holds a BundleHeaderProto; every other maps a tensor's name to a
+BundleEntryProto (dtype, shape, shard, offset, size, masked crc32c of its bytes). The data files hold the tensors'
+bytes, little-endian.
 
-Written files are complete before they take their names, data first, so a crash leaves the previous checkpoint readable.
+Written files are complete before they take their names, data first, so a crash leaves the previous checkpoint
+readable.
 """
 
 import os
@@ -54,7 +56,9 @@ def read_index(prefix: Path) -> tuple[dict[str, Entry], int]:
         entries = {name.decode("utf8"): _entry(value) for name, value in pairs.items()}
         return entries, int(header.get(1, [1])[0])
     except (IndexError, KeyError, ValueError, TypeError, struct.error) as error:
-        raise InputError(f"{path}: is no whole TensorFlow checkpoint index ({error}); copy or download it anew") from error
+        raise InputError(
+            f"{path}: is no whole TensorFlow checkpoint index ({error}); copy or download it anew"
+        ) from error
 
 
 def read(prefix: Path, shapes: Mapping[str, tuple[int, ...]]) -> "dict[str, np.ndarray]":
@@ -197,7 +201,7 @@ def _append_block(content: bytearray, pairs: list[tuple[bytes, bytes]]) -> bytes
         if number and number % _RESTART_INTERVAL == 0:
             restarts.append(len(block))
             previous = b""
-        shared = len(os.path.commonprefix([previous, key]))
+        shared = next((i for i, (a, b) in enumerate(zip(previous, key, strict=False)) if a != b), len(previous))
         block += _to_varint(shared) + _to_varint(len(key) - shared) + _to_varint(len(value)) + key[shared:] + value
         previous = key
     block += struct.pack(f"<{len(restarts) + 1}I", *restarts, len(restarts))

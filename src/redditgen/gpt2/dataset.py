@@ -1,7 +1,7 @@
 """Records as token sequences, split into those to train on and those held out.
 
-With compact record tokens a record is the model's one `<|endoftext|>`, its sections, and `<|endoftext|>` again. With literal
-ones it is the text of its line, both tokens in pieces, as gpt-2-simple reads it.
+With compact record tokens a record is the model's one `<|endoftext|>`, its sections, and `<|endoftext|>` again. With
+literal ones it is the text of its line, both tokens in pieces, as gpt-2-simple reads it.
 """
 
 import hashlib
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from redditgen.gpt2.batches import Sequences
 from redditgen.gpt2.rundir import COMPACT
 from redditgen.gpt2.tokenizer import Tokenizer
-from redditgen.gpt2.batches import Sequences
 from redditgen.markup import END, MARKS, START, Record, escape, sections_text
 
 if TYPE_CHECKING:

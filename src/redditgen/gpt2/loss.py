@@ -37,8 +37,8 @@ def token_losses(model: "GPT2LMHeadModel", inputs: "torch.Tensor", targets: "tor
 def _head_and_loss() -> "type[torch.autograd.Function]":
     """The last layer and its cross-entropy as one function, whose logits exist a slice of positions at a time.
 
-    At GPT-2's 50,257 tokens the logits would be the largest thing in memory. The gradients are made slice by slice on the way
-    forward, while the logits are in the cache; so nothing is computed twice, as it is with checkpointing.
+    At GPT-2's 50,257 tokens the logits would be the largest thing in memory. The gradients are made slice by slice on
+    the way forward, while the logits are in the cache; so nothing is computed twice, as it is with checkpointing.
     """
     import torch
 

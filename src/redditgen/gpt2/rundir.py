@@ -1,10 +1,11 @@
 """Model and run directories in the layout that gpt-2-simple made the convention, as values.
 
-    models/124M/       hparams.json encoder.json vocab.bpe checkpoint model.ckpt.index model.ckpt.data-00000-of-00001
-    checkpoint/run1/   hparams.json encoder.json vocab.bpe checkpoint counter model-500.index model-500.data-00000-of-00001
+    models/124M/      hparams.json, encoder.json, vocab.bpe, checkpoint, model.ckpt.{index,data-00000-of-00001}
+    checkpoint/run1/  the same, with model-500.* for model.ckpt.*, and counter
 
-`checkpoint` names the newest checkpoint (TensorFlow's CheckpointState as text), `counter` its step. What redditgen knows about
-a run besides stands in `redditgen.json`; a run without it, such as one made by gpt-2-simple, is read with literal tokens.
+`checkpoint` names the newest checkpoint (TensorFlow's CheckpointState as text), `counter` its step. What redditgen
+knows about a run besides stands in `redditgen.json`; a run without it, such as one made by gpt-2-simple, is read with
+literal tokens. `optimizer-500.safetensors` lets the torch engine go on as if it had not stopped.
 """
 
 import json
@@ -44,7 +45,9 @@ class Mark:
             content = json.loads(path.read_text(encoding="utf8"))
             mark = cls(**{**content, "sections": tuple(content["sections"])})
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise InputError(f"{path}: is not what redditgen writes ({error}); delete it if the run is foreign") from error
+            raise InputError(
+                f"{path}: is not what redditgen writes ({error}); delete it if the run is foreign"
+            ) from error
         if mark.record_tokens not in (COMPACT, LITERAL):
             raise InputError(f"{path}: record_tokens must be {COMPACT} or {LITERAL}, not {mark.record_tokens!r}")
         return mark
@@ -90,7 +93,7 @@ class ModelDir:
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{path}: can't be read: {error}") from error
         if not match:
-            raise InputError(f"{path}: names no checkpoint; its first line must be model_checkpoint_path: \"model-N\"")
+            raise InputError(f'{path}: names no checkpoint; its first line must be model_checkpoint_path: "model-N"')
         # gpt-2-simple may have stood elsewhere when it wrote the name, so only the name's last part counts.
         return self.path / Path(match[1]).name
 
@@ -162,7 +165,9 @@ def find_model(name: str, model_dir: Path) -> ModelDir:
         if (place / "hparams.json").exists():
             return ModelDir(place)
     there = sorted({p.parent.name for folder in places for p in folder.parent.glob("*/hparams.json")})
-    raise MissingError(f"model {name}: no {places[0] / 'hparams.json'}; the models there are: {', '.join(there) or 'none'}")
+    raise MissingError(
+        f"model {name}: no {places[0] / 'hparams.json'}; the models there are: {', '.join(there) or 'none'}"
+    )
 
 
 def find_run(name: str, checkpoint_dir: Path) -> ModelDir:

@@ -1,8 +1,8 @@
 """Sampling with CTranslate2, from a model directory's own weights.
 
-The CTranslate2 model is built once for each checkpoint and kept beside it (`ctranslate2-<step>/`). Prompts run in fixed blocks;
-each block has a generator and a seed of its own, since CTranslate2 reads its seed only when a generator is made. So the same
-seed and block size give the same texts, and a block can be made again without those before it.
+The CTranslate2 model is built once for each checkpoint and kept beside it (`ctranslate2-<step>/`). Prompts run in
+fixed blocks; each block has a generator and a seed of its own, since CTranslate2 reads its seed only when a generator
+is made. So the same seed and block size give the same texts, and a block can be made again without those before it.
 """
 
 import shutil
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from redditgen.errors import UsageError
 from redditgen.gpt2.dataset import prompt_ids
 from redditgen.gpt2.rundir import COMPACT, ModelDir
 from redditgen.gpt2.tokenizer import Tokenizer
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How to draw tokens: `top_k` 0 and `top_p` 0 switch those off; a `temperature` of 0 takes the best token always."""
+    """How to draw tokens: `top_k` 0 and `top_p` 0 switch those off; `temperature` 0 takes the best one always."""
 
     temperature: float
     top_k: int
@@ -46,15 +47,16 @@ class Sampler:
     def continued(self, prompts: Sequence[str], how: Sampling, seed: int) -> Iterator[str]:
         """One block: the text of each prompt with what the model writes behind it, up to and with the end token.
 
-        Prompts are starts of records. A text that reaches `how.length` tokens has no end token. Raises ValueError for a prompt
-        that leaves no room in the context.
+        Prompts are starts of records. A text that reaches `how.length` tokens has no end token. Raises UsageError for
+        a prompt that leaves no room in the context.
         """
         import ctranslate2
 
         ids = prompt_ids(list(prompts), self._tokenizer, self._record_tokens)
-        room = self._hparams.n_ctx - max(map(len, ids))
+        longest = max(map(len, ids))
+        room = self._hparams.n_ctx - longest
         if room < 1:
-            raise ValueError(f"a prompt of {max(map(len, ids))} tokens fills the model's context of {self._hparams.n_ctx}")
+            raise UsageError(f"a prompt of {longest} tokens fills the model's context of {self._hparams.n_ctx}")
         ctranslate2.set_random_seed(seed)
         generator = ctranslate2.Generator(str(self._folder), inter_threads=1)
         results = generator.generate_batch(

@@ -1,7 +1,8 @@
 """GPT-2's byte-level BPE, read from and written to a model directory's `encoder.json` and `vocab.bpe`.
 
-File formats: openai/gpt-2, `src/encoder.py`. `encoder.json` maps a token's letters (bytes shown as printable characters) to
-its id; `vocab.bpe` holds a version line, then a merge a line, best first. The last id is `<|endoftext|>`.
+File formats: openai/gpt-2, `src/encoder.py`. `encoder.json` maps a token's letters (bytes shown as printable
+characters) to its id; `vocab.bpe` holds a version line, then a merge a line, best first. The last id is
+`<|endoftext|>`.
 """
 
 import json
@@ -40,7 +41,7 @@ class Tokenizer:
 
         Each encoding holds `ids` and `offsets`, the characters [start, end) that a token came from.
         """
-        return self._backend.encode_batch(list(texts))  # type: ignore[arg-type]  # the stub wants an invariant list
+        return self._backend.encode_batch(list(texts))
 
     def decode(self, ids: Sequence[int]) -> str:
         """Token ids to text; bytes that are no UTF-8 become U+FFFD."""

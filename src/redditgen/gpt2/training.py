@@ -5,7 +5,7 @@ Each record is its own sequence from position 0, so nothing leaks from one title
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 WARM_UP = 20  # steps in which the learning rate rises
 DECAY = 0.2  # share of the steps, at the end, in which it falls to zero
-ADAM = {"betas": (0.9, 0.99), "weight_decay": 0.01}
+BETAS, WEIGHT_DECAY = (0.9, 0.99), 0.01  # of AdamW
 
 
 def learning_rate(step: int, end: int, full: float) -> float:
@@ -56,9 +56,11 @@ class Training:
         self.hparams, self.rate, self.end = hparams, rate, end
         self.model = network(hparams)
         put(tensors, self.model)
-        self.model.to(self.device)
+        cast("torch.nn.Module", self.model).to(self.device)
         self.model.generation_config.pad_token_id = hparams.n_vocab - 1
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=rate, fused=True, **ADAM)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=rate, betas=BETAS, weight_decay=WEIGHT_DECAY, fused=True
+        )
         self.bfloat16 = precision == "bfloat16" or (precision == "auto" and _computes_in_bfloat16(self.device))
 
     def step(self, number: int, inputs: "torch.Tensor", targets: "torch.Tensor") -> float:
@@ -87,7 +89,7 @@ class Training:
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices), torch.no_grad(), self._autocast():
             torch.manual_seed(seed)
-            rows = self.model.generate(
+            rows = cast(Any, self.model).generate(
                 inputs,
                 attention_mask=torch.ones_like(inputs),
                 do_sample=True,
@@ -118,7 +120,9 @@ class Training:
             for moment in ("exp_avg", "exp_avg_sq"):
                 saved = state.get(f"{name}.{moment}")
                 if saved is None or saved.shape != parameter.shape:
-                    raise InputError(f"optimizer state: {name}.{moment} is missing or of another shape; delete the file")
+                    raise InputError(
+                        f"optimizer state: {name}.{moment} is missing or of another shape; delete the file"
+                    )
                 moments[moment] = torch.from_numpy(saved).to(self.device)
             self.optimizer.state[parameter] = {"step": torch.tensor(float(step)), **moments}
 
@@ -155,5 +159,5 @@ def _computes_in_bfloat16(device: "torch.device") -> bool:
     import torch
 
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

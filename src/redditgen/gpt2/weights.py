@@ -1,7 +1,7 @@
 """A GPT-2's shape and its tensors under the names that OpenAI's checkpoints give them.
 
-Names, shapes and initial values: openai/gpt-2, `src/model.py`. Convolutions of width 1 stand as [1, in, out] there and as
-[in, out] in transformers' GPT-2.
+Names and shapes: openai/gpt-2, `src/model.py`. Convolutions of width 1 stand as [1, in, out] there and as [in, out]
+in transformers' GPT-2.
 """
 
 import json
@@ -37,7 +37,9 @@ class Hparams:
         except FileNotFoundError as error:
             raise MissingError(f"{path}: not there, and a model directory needs it") from error
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise InputError(f"{path}: must be JSON with whole numbers for {', '.join(cls.__dataclass_fields__)}") from error
+            raise InputError(
+                f"{path}: must be JSON with whole numbers for {', '.join(cls.__dataclass_fields__)}"
+            ) from error
         if min(asdict(hparams).values()) < 1 or hparams.n_embd % hparams.n_head:
             raise InputError(f"{path}: sizes must be positive and n_embd a multiple of n_head")
         return hparams
