@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from redditgen.decode import decode, lines, records
+from redditgen.decode import decode, lines
 from redditgen.errors import InputError, MissingError, OutputExists, UsageError
 from redditgen.markup import END, START, Record, build
+from redditgen.records import records
 from redditgen.rows import write_rows
 from redditgen.settings import DecodeSettings
 
@@ -94,7 +95,7 @@ def test_tokens_may_lie_across_the_edges_of_what_is_read(tmp_path: Path, filler:
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("redditgen.decode._LONGEST", 100_000)
+    monkeypatch.setattr("redditgen.records._LONGEST", 100_000)
     path = tmp_path / "big.txt"
     with path.open("w", encoding="utf8") as file:
         file.writelines(build(DOGS) for _ in range(20_000))  # one line of 2 MB
