@@ -1,0 +1,149 @@
+"""A tiny GPT-2, titles for it and a run finetuned on them: real ones, made once a session."""
+
+import errno
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from redditgen import markup
+from redditgen.finetune import finetune
+from redditgen.gpt2 import tokenizer
+from redditgen.gpt2.rundir import ModelDir
+from redditgen.gpt2.weights import Hparams
+from redditgen.markup import Record
+from redditgen.settings import FinetuneSettings
+
+N_VOCAB, N_CTX = 340, 64
+OPENAI = Path(__file__).parents[2] / "shared/data/openai-124M"
+
+Settings = Callable[..., FinetuneSettings]
+Redditgen = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TCP connections leave this machine in no test."""
+    connect = socket.socket.connect
+
+    def to_here(self: socket.socket, address: Any) -> None:
+        is_remote = self.family in (socket.AF_INET, socket.AF_INET6) and self.type == socket.SOCK_STREAM
+        if is_remote and address[0] not in ("localhost", "127.0.0.1", "::1"):
+            raise OSError(errno.ENETUNREACH, f"tests have no network, not even to {address}")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", to_here)
+
+
+def _records() -> Iterator[Record]:
+    """160 titles, each twice, with other keywords the second time."""
+    adjectives = ("old", "lazy", "tiny", "happy", "fluffy")
+    doings = ("sleeps on the sofa", "plays with a ball", "steals my dinner", "waits at the door")
+    ends = ("", " again", " every day", ", what now?")
+    for (category, animal), adjective, doing, end in product(
+        (("cats", "cat"), ("dogs", "dog")), adjectives, doings, ends
+    ):
+        title = f"My {adjective} {animal} {doing}{end}"
+        for keywords in (f"{adjective} {animal}", doing.split()[-1]):
+            yield Record(category=category, keywords=keywords, title=title)
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Encoded text as encode writes it: 320 records of cats and dogs, in random order."""
+    path = tmp_path_factory.mktemp("data") / "titles_encoded.txt"
+    lines = [markup.build(record) + "\n" for record in _records()]
+    np.random.default_rng(0).shuffle(lines)
+    path.write_text("".join(lines), encoding="utf8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def titles() -> list[str]:
+    """The different titles of the dataset."""
+    return list(dict.fromkeys(record.title or "" for record in _records()))
+
+
+@pytest.fixture(scope="session")
+def hparams() -> Hparams:
+    return Hparams(n_vocab=N_VOCAB, n_ctx=N_CTX, n_embd=32, n_head=2, n_layer=2)
+
+
+@pytest.fixture(scope="session")
+def model_dir(tmp_path_factory: pytest.TempPathFactory, hparams: Hparams) -> Path:
+    """A folder of base models with one in it, `tiny`, of random weights."""
+    folder = tmp_path_factory.mktemp("models")
+    texts = [markup.sections_text(record) for record in _records()]
+    ModelDir(folder / "tiny").write_base(hparams, tokenizer.train(texts, N_VOCAB), random_tensors(hparams))
+    return folder
+
+
+def random_tensors(hparams: Hparams) -> dict[str, np.ndarray]:
+    """Weights as an untrained network has them, but large enough that its predictions differ clearly."""
+    rng = np.random.default_rng(0)
+    tensors = {name: rng.normal(0, 0.1, shape).astype(np.float32) for name, shape in hparams.shapes().items()}
+    return tensors | {name: 1 + tensor for name, tensor in tensors.items() if name.endswith("/g")}
+
+
+@pytest.fixture(scope="session")
+def tiny(model_dir: Path) -> ModelDir:
+    return ModelDir(model_dir / "tiny")
+
+
+@pytest.fixture
+def finetuning(dataset: Path, model_dir: Path, tmp_path: Path) -> Settings:
+    """Makes settings of a short finetuning of `tiny` below `tmp_path`."""
+
+    def make(**changes: Any) -> FinetuneSettings:
+        return FinetuneSettings(**(_short(dataset, model_dir, tmp_path) | changes))
+
+    return make
+
+
+def _short(dataset: Path, model_dir: Path, folder: Path) -> dict[str, Any]:
+    return {
+        "dataset": dataset,
+        "model": "tiny",
+        "steps": 6,
+        "batch_size": 8,
+        "val_fraction": 0.1,
+        "sample_every": 0,
+        "print_every": 1,
+        "precision": "float32",
+        "model_dir": model_dir,
+        "checkpoint_dir": folder / "checkpoint",
+        "sample_dir": folder / "samples",
+    }
+
+
+@pytest.fixture(scope="session")
+def checkpoint_dir(dataset: Path, model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of runs with one in it, `trained`, that writes whole titles."""
+    folder = tmp_path_factory.mktemp("runs")
+    long_enough = {"run": "trained", "steps": 60, "batch_size": 32, "learning_rate": 0.02}
+    finetune(FinetuneSettings(**(_short(dataset, model_dir, folder) | long_enough)))
+    return folder / "checkpoint"
+
+
+@pytest.fixture
+def redditgen(tmp_path: Path) -> Redditgen:
+    """Runs a command line in a process of its own, in `tmp_path`."""
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "redditgen", *map(str, arguments)],
+            cwd=tmp_path,
+            env={**os.environ, "COLUMNS": "200"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    return run
