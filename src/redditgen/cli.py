@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
+from tqdm import tqdm
 
 from redditgen import __version__, settings
 from redditgen.errors import RedditgenError
@@ -113,11 +114,16 @@ def _top(version: Annotated[bool, typer.Option("--version", help="Show the versi
         raise typer.Exit
 
 
+class _AboveTheBar(logging.Handler):
+    """Messages on standard error, each on a line of its own, above a progress bar if there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(record.getMessage(), file=sys.stderr)
+
+
 def _set_up_logging() -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.getLogger("redditgen")
-    logger.handlers = [handler]
+    logger.handlers = [_AboveTheBar()]
     logger.setLevel(logging.INFO)
     logger.propagate = False
 

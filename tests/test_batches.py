@@ -1,0 +1,49 @@
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from redditgen.gpt2.batches import IGNORED, POOL, Sequences, batches, padded
+
+rows = st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=6), min_size=1, max_size=30)
+
+
+@given(st.lists(st.lists(st.integers(0, 50_256), max_size=6), max_size=30))
+def test_sequences_hold_the_rows_they_are_made_of(rows: list[list[int]]) -> None:
+    sequences = Sequences.of(rows)
+    assert [sequences[index].tolist() for index in range(len(sequences))] == rows
+    assert sequences.lengths.tolist() == [len(row) for row in rows]
+
+
+@given(rows, st.integers(1, 8), st.integers(0, 5))
+def test_an_epoch_holds_every_sequence_once(rows: list[list[int]], size: int, seed: int) -> None:
+    lengths = Sequences.of(rows).lengths
+    made = batches(lengths, size, np.random.default_rng(seed))
+    assert sorted(index for batch in made for index in batch.tolist()) == list(range(len(rows)))
+    assert sorted(len(batch) for batch in made)[1:] == [size] * (len(made) - 1)
+    again = batches(lengths, size, np.random.default_rng(seed))
+    assert [batch.tolist() for batch in made] == [batch.tolist() for batch in again]
+
+
+def test_a_batch_holds_sequences_of_similar_length_and_their_order_is_random() -> None:
+    lengths = np.random.default_rng(0).permutation(POOL * 4).astype(np.int64)
+    made = batches(lengths, 4, np.random.default_rng(0))
+    assert all(np.ptp(lengths[batch]) == 3 for batch in made)  # one pool, so four neighbours each
+    shortest = [int(lengths[batch].min()) for batch in made]
+    assert shortest != sorted(shortest)
+    other = batches(lengths, 4, np.random.default_rng(1))
+    assert [int(lengths[batch].min()) for batch in other] != shortest
+
+
+def test_targets_are_the_next_tokens_and_count_for_nothing_beyond_a_rows_end() -> None:
+    sequences = Sequences.of([[7, 8, 9, 10], [1], [5, 0, 6]])
+    inputs, targets = padded(sequences, np.array([2, 0]))
+    assert inputs.tolist() == [[5, 0, 6], [7, 8, 9]]
+    assert targets.tolist() == [[0, 6, IGNORED], [8, 9, 10]]
+    assert targets.dtype == inputs.dtype
+
+
+@given(rows)
+def test_every_pad_is_a_token_and_every_next_token_a_target(rows: list[list[int]]) -> None:
+    inputs, targets = padded(Sequences.of(rows), np.arange(len(rows)))
+    assert inputs.min() >= 0 if inputs.numel() else True
+    assert [[t for t in row if t != IGNORED] for row in targets.tolist()] == [row[1:] for row in rows]

@@ -1,0 +1,74 @@
+"""The sliced loss against PyTorch's cross-entropy over all logits at once."""
+
+import pytest
+import torch
+from conftest import random_tensors
+from torch.nn import functional
+from transformers import GPT2LMHeadModel
+
+from redditgen.gpt2.batches import IGNORED
+from redditgen.gpt2.loss import ROWS_AT_ONCE, summed_loss, token_losses
+from redditgen.gpt2.weights import Hparams, network, put
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+@pytest.fixture
+def model(hparams: Hparams) -> GPT2LMHeadModel:
+    made = network(hparams)
+    put(random_tensors(hparams), made)
+    return made
+
+
+@pytest.fixture(params=[1, 8, 40])
+def batch(request: pytest.FixtureRequest, hparams: Hparams) -> Batch:
+    """Random tokens in rows of random lengths; of 40 rows there are several slices, the last one not full."""
+    generator = torch.Generator().manual_seed(request.param)
+    tokens = torch.randint(hparams.n_vocab, (request.param, 21), generator=generator)
+    lengths = torch.randint(1, 21, (request.param, 1), generator=generator)
+    targets = tokens[:, 1:].masked_fill(torch.arange(20) >= lengths, IGNORED)
+    return tokens[:, :-1], targets
+
+
+def reference(model: GPT2LMHeadModel, batch: Batch, reduction: str) -> torch.Tensor:
+    logits = model(batch[0]).logits.flatten(0, 1)
+    return functional.cross_entropy(logits, batch[1].flatten(), ignore_index=IGNORED, reduction=reduction)
+
+
+def gradients(model: GPT2LMHeadModel, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    loss.backward()
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+
+def test_several_slices_are_tested(hparams: Hparams) -> None:
+    assert 40 * 10 > ROWS_AT_ONCE > 8 * 20
+
+
+def test_value_and_gradients_equal_those_over_all_logits(model: GPT2LMHeadModel, batch: Batch) -> None:
+    loss, wanted = summed_loss(model, *batch), reference(model, batch, "sum")
+    torch.testing.assert_close(loss, wanted, rtol=1e-5, atol=1e-4)
+    # Divided as in training, so that backward has a scale to apply.
+    count = int((batch[1] != IGNORED).sum())
+    made, expected = gradients(model, loss / count), gradients(model, wanted / count)
+    assert set(made) == {name for name, _ in model.named_parameters()}
+    torch.testing.assert_close(made, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_token_losses_are_those_of_the_counting_targets_in_row_order(model: GPT2LMHeadModel, batch: Batch) -> None:
+    wanted = reference(model, batch, "none")[batch[1].flatten() != IGNORED]
+    losses = token_losses(model, *batch)
+    torch.testing.assert_close(losses, wanted.detach(), rtol=1e-5, atol=1e-5)
+    assert not losses.requires_grad
+
+
+def test_in_bfloat16_the_loss_and_its_gradients_are_nearly_the_same(model: GPT2LMHeadModel, batch: Batch) -> None:
+    wanted = reference(model, batch, "sum")
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = summed_loss(model, *batch)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, wanted, rtol=0.02, atol=0.5)
+    made, expected = gradients(model, loss), gradients(model, wanted)
+    for name, gradient in expected.items():
+        likeness = functional.cosine_similarity(made[name].flatten(), gradient.flatten(), dim=0)
+        assert likeness > 0.99, name
