@@ -1,10 +1,12 @@
 """Generation: prompts from a category and keywords, and of what the model writes only whole, clean titles."""
 
+import dataclasses
 import logging
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from redditgen import keywords as keyword_rules
 from redditgen import markup
@@ -49,26 +51,28 @@ class Title:
 
 
 def generate(settings: GenerateSettings) -> Iterator[Title]:
-    """Titles, as they are written, `settings.n` of them if the model ends enough of its texts.
+    """Titles as they are written: `settings.n` of them, or fewer, with a warning, where too many texts are no title.
 
-    Raises InputError if it ends none.
+    Raises InputError if none is.
     """
-    prompt = Prompt(settings.category, _keywords(settings.keywords))
-    yield from titles([prompt] * settings.n, settings)
+    return titles([Prompt(settings.category, _keywords(settings.keywords))] * settings.n, settings)
 
 
 def write(settings: GenerateSettings) -> int:
     """Write titles to `settings.out`, with a sidecar; gives their number."""
-    if settings.out is None:
+    out = settings.out
+    if out is None:
         raise UsageError("--out: a file to write is needed here")
-    columns = ("title",) if settings.out.suffix.lower() == ".txt" else COLUMNS
-    check_rows_file(settings.out, columns)
-    refuse_existing(settings.out, settings.overwrite)
-    with Progress(str(settings.out), unit="titles", total=settings.n) as progress:
-        rows = (_counted(title, progress) for title in generate(settings))
-        number = write_rows(settings.out, rows, columns)
+    columns = ("title",) if out.suffix.lower() == ".txt" else COLUMNS
+    check_rows_file(out, columns)
+    refuse_existing(out, settings.overwrite)
     run = find_run(settings.run, settings.checkpoint_dir)
-    write_sidecar(settings.out, settings, inputs=[], counts={"titles": number}, step=run.step(), synthetic=True)
+    settings = dataclasses.replace(settings, seed=_seed(settings))
+    with Progress(str(out), unit="titles", total=settings.n) as progress:
+        number = write_rows(out, (_counted(title, progress) for title in generate(settings)), columns)
+    weights = Path(f"{run.latest()}.index")  # it holds a checksum of every tensor
+    write_sidecar(out, settings, inputs=[weights], counts={"titles": number}, step=run.step(), synthetic=True)
+    _log.info("%s: %d titles", out, number)
     return number
 
 
@@ -77,38 +81,39 @@ def _counted(title: Title, progress: Progress) -> dict[str, object]:
     return vars(title)
 
 
+def _seed(settings: GenerateSettings) -> int:
+    """The settings' seed, or a new one, said so that the titles can be made again."""
+    if settings.seed is not None:
+        return settings.seed
+    seed = random.SystemRandom().randrange(2**31)
+    _log.info("--seed %d makes these titles again", seed)
+    return seed
+
+
 def titles(prompts: Sequence[Prompt], settings: GenerateSettings) -> Iterator[Title]:
     """One title for each prompt, in blocks of `settings.batch_size`; a prompt whose text is no title is tried again."""
+    seed = _seed(settings)
     run = find_run(settings.run, settings.checkpoint_dir)
     mark, step = run.mark(), run.step()
-    seed = random.SystemRandom().randrange(2**31) if settings.seed is None else settings.seed
-    _log.info("seed %d", seed)
     write = torch_engine.generate(settings, run)
     rng = random.Random(seed)
-    todo = [(prompt, _text(prompt, mark, rng)) for prompt in prompts]
-    losses: Counter[str] = Counter()
+    todo = [_text(prompt, mark, rng) for prompt in prompts]
+    faults: Counter[str] = Counter()
     block = fruitless = 0
     while todo and fruitless < ROUNDS_WITHOUT_A_TITLE:
         now, todo = todo[: settings.batch_size], todo[settings.batch_size :]
-        fruitless += 1
-        for asked, text in zip(now, write([text for _, text in now], block_seed(seed, block)), strict=True):
-            found = _found(text, mark, losses)
-            if found is None:
-                todo.append(asked)
-                continue
-            fruitless = 0
-            yield Title(
-                title=found.title or "",
-                category=found.category,
-                keywords=found.keywords,
-                prompt=asked[1],
-                run=settings.run,
-                step=step,
-                engine="torch",
-                seed=seed,
-            )
+        again = []
+        for prompt, text in zip(now, write(now, block_seed(seed, block)), strict=True):
+            match _record_or_fault(text):
+                case Record() as record:
+                    yield _title(record, prompt=prompt, run=settings.run, step=step, seed=seed)
+                case fault:
+                    faults[fault] += 1
+                    again.append(prompt)
+        fruitless = fruitless + 1 if again == now else 0
+        todo += again
         block += 1
-    _report(len(prompts), len(todo), losses, settings)
+    _report(len(prompts), len(todo), faults, settings)
 
 
 def block_seed(seed: int, block: int) -> int:
@@ -146,30 +151,39 @@ def _some_category(mark: Mark, rng: random.Random) -> str | None:
     return rng.choices(list(mark.categories), weights=list(mark.categories.values()))[0]
 
 
-def _found(text: str, mark: Mark, losses: Counter[str]) -> Record | None:
-    """The record that a text holds, if it is whole and its title is one; what is wrong otherwise is counted."""
+def _record_or_fault(text: str) -> Record | str:
+    """The record of a text, or what keeps it from being a title."""
     record = markup.parse(text)
     if not text.endswith(markup.END):
-        losses["did not end"] += 1
-    elif record is None or record.title is None:
-        losses["were no record"] += 1
-    elif not record.title.strip():
-        losses["were empty"] += 1
-    elif markup.has_markup(record.title):
-        losses["held markup"] += 1
-    else:
-        return record
-    return None
+        return "did not end"
+    if record is None or record.title is None:
+        return "were no record"
+    if not record.title.strip():
+        return "were empty"
+    return "held markup" if markup.has_markup(record.title) else record
 
 
-def _report(asked: int, missing: int, losses: Counter[str], settings: GenerateSettings) -> None:
-    why = ", ".join(f"{number} {what}" for what, number in losses.items())
+def _title(record: Record, *, prompt: str, run: str, step: int, seed: int) -> Title:
+    return Title(
+        title=record.title or "",
+        category=record.category,
+        keywords=record.keywords,
+        prompt=prompt,
+        run=run,
+        step=step,
+        engine="torch",
+        seed=seed,
+    )
+
+
+def _report(asked: int, missing: int, faults: Counter[str], settings: GenerateSettings) -> None:
+    why = ", ".join(f"{number} {fault}" for fault, number in faults.items())
     if missing == asked:
         raise InputError(
-            f"run {settings.run}: wrote no whole title ({why}, of {settings.length} tokens at most); "
+            f"run {settings.run}: wrote no whole title ({why} within {settings.length} tokens); "
             "raise --length, or finetune for longer"
         )
     if missing:
         _log.warning("%d of %d titles are missing: %s; raise --length, or finetune for longer", missing, asked, why)
-    elif losses:
+    elif faults:
         _log.info("drawn again: %s", why)
