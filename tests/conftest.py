@@ -80,7 +80,7 @@ def hparams() -> Hparams:
 def model_dir(tmp_path_factory: pytest.TempPathFactory, hparams: Hparams) -> Path:
     """A folder of base models with one in it, `tiny`, of random weights."""
     folder = tmp_path_factory.mktemp("models")
-    texts = [markup.sections_text(record) for record in _records()]
+    texts = [markup.build(record) for record in _records()]
     ModelDir(folder / "tiny").write_base(hparams, tokenizer.train(texts, N_VOCAB), random_tensors(hparams))
     return folder
 

@@ -20,7 +20,7 @@ from redditgen.rows import check_rows_file, write_rows
 from redditgen.settings import GenerateSettings
 
 COLUMNS = ("title", "category", "keywords", "prompt", "run", "step", "engine", "seed", "synthetic")
-ROUNDS_WITHOUT_A_TITLE = 3  # blocks in a row that may give nothing before generation is given up
+ROUNDS_WITHOUT_A_TITLE = 10  # blocks in a row that may give nothing before generation is given up
 
 Write = Callable[[Sequence[str], int], Iterator[str]]
 
@@ -92,9 +92,8 @@ def _seed(settings: GenerateSettings) -> int:
 
 def titles(prompts: Sequence[Prompt], settings: GenerateSettings) -> Iterator[Title]:
     """One title for each prompt, in blocks of `settings.batch_size`; a prompt whose text is no title is tried again."""
-    seed = _seed(settings)
     run = find_run(settings.run, settings.checkpoint_dir)
-    mark, step = run.mark(), run.step()
+    mark, step, seed = run.mark(), run.step(), _seed(settings)
     write = torch_engine.generate(settings, run)
     rng = random.Random(seed)
     todo = [_text(prompt, mark, rng) for prompt in prompts]

@@ -36,7 +36,7 @@ def records(path: Path, counts: Counter[str] | None = None) -> Iterator[Record]:
     if counts["broken"]:
         _log.warning("%s: %d unfinished or malformed records left out", path, counts["broken"])
     if not counts["records"]:
-        raise InputError(f"{path}: holds no record, that is no text between {START} and {END} with a section in it")
+        raise InputError(f"{path}: holds no record; `redditgen encode` makes a file of records from a CSV of titles")
 
 
 def _parsed(file: TextIO) -> Iterator[Record | None]:

@@ -1,0 +1,163 @@
+"""CTranslate2's texts against PyTorch's, on the same weights."""
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Settings, random_tensors
+
+from redditgen.errors import UsageError
+from redditgen.finetune import finetune
+from redditgen.gpt2.dataset import prompt_ids
+from redditgen.gpt2.rundir import COMPACT, LITERAL, Mark, ModelDir
+from redditgen.gpt2.sampling import Sampler, Sampling, through_end
+from redditgen.gpt2.weights import Hparams, network, put
+from redditgen.markup import END, START
+
+GREEDY = Sampling(temperature=0, top_k=0, top_p=0.0, length=60)
+DRAWN = Sampling(temperature=1.0, top_k=0, top_p=0.0, length=40)
+PROMPTS = [f"{START}~`cats~^~@", f"{START}~`dogs~^lazy dog~@", f"{START}~`", f"{START}~`cats~^ball~@My fluffy cat"]
+
+Untrained = Callable[[str], ModelDir]
+
+
+@pytest.fixture
+def untrained(tiny: ModelDir, hparams: Hparams, tmp_path: Path) -> Untrained:
+    """Makes a run of random weights."""
+
+    def make(record_tokens: str) -> ModelDir:
+        run = ModelDir(tmp_path / record_tokens)
+        run.start(tiny, Mark(record_tokens=record_tokens))
+        run.write_step(3, random_tensors(hparams), {})
+        return run
+
+    return make
+
+
+@pytest.fixture
+def compact(checkpoint_dir: Path) -> ModelDir:
+    return ModelDir(checkpoint_dir / "trained")
+
+
+@pytest.fixture(scope="module")
+def literal(checkpoint_dir: Path, dataset: Path, model_dir: Path) -> ModelDir:
+    """A run of records whose tokens are spelled out, that has learned to spell them."""
+    from redditgen.settings import FinetuneSettings
+
+    finetune(
+        FinetuneSettings(
+            dataset=dataset, model="tiny", run="literal", steps=60, learning_rate=0.02, sample_every=0,
+            record_tokens="literal", precision="float32", model_dir=model_dir, checkpoint_dir=checkpoint_dir,
+        )
+    )  # fmt: skip
+    return ModelDir(checkpoint_dir / "literal")
+
+
+def by_torch(run: ModelDir, prompt: str, length: int) -> str:
+    """The likeliest token again and again, with no cache and nothing batched."""
+    model, tokenizer = network(run.hparams()), run.tokenizer()
+    put(run.tensors(), model)
+    [ids] = prompt_ids([prompt], tokenizer, run.mark().record_tokens)
+    begin = len(ids)
+    while len(ids) < min(begin + length, run.hparams().n_ctx):
+        with torch.no_grad():
+            ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+        if ids[-1] == tokenizer.end:
+            return prompt + tokenizer.decode(ids[begin:-1]) + END
+        if END in (text := tokenizer.decode(ids[begin:])):
+            return prompt + through_end(text)
+    return prompt + tokenizer.decode(ids[begin:])
+
+
+@pytest.mark.parametrize("record_tokens", [COMPACT, LITERAL])
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_an_untrained_models_likeliest_tokens_are_pytorchs(
+    untrained: Untrained, record_tokens: str, prompt: str
+) -> None:
+    run = untrained(record_tokens)
+    assert list(Sampler(run).continued([prompt], GREEDY, seed=0)) == [by_torch(run, prompt, GREEDY.length)]
+
+
+@pytest.mark.parametrize("kind", ["compact", "literal"])
+def test_a_blocks_texts_are_pytorchs_and_stop_at_the_end_token(kind: str, request: pytest.FixtureRequest) -> None:
+    run: ModelDir = request.getfixturevalue(kind)
+    texts = list(Sampler(run).continued(PROMPTS, GREEDY, seed=0))
+    assert texts == [by_torch(run, prompt, GREEDY.length) for prompt in PROMPTS]
+    assert all(
+        re.fullmatch(r"<\|startoftext\|>~`(cats|dogs)~\^.*~@My [a-z ,?]+<\|endoftext\|>", text) for text in texts
+    )
+
+
+@pytest.mark.parametrize("kind", ["compact", "literal"])
+def test_the_same_seed_gives_the_same_texts_and_another_one_others(kind: str, request: pytest.FixtureRequest) -> None:
+    run: ModelDir = request.getfixturevalue(kind)
+    prompts = [f"{START}~`"] * 8
+    texts = list(Sampler(run).continued(prompts, DRAWN, seed=1))
+    assert list(Sampler(run).continued(prompts, DRAWN, seed=1)) == texts
+    sampler = Sampler(run)
+    others = list(sampler.continued(prompts, DRAWN, seed=2))
+    assert others != texts
+    assert list(sampler.continued(prompts, DRAWN, seed=1)) == texts  # whatever was drawn before
+    assert len(set(texts)) > 4
+
+
+def test_every_drawn_text_ends_at_its_first_end_token(literal: ModelDir, compact: ModelDir) -> None:
+    for run in (literal, compact):
+        texts = list(Sampler(run).continued([f"{START}~`"] * 32, replace(DRAWN, length=60), seed=3))
+        ended = [text for text in texts if END in text]
+        assert len(ended) > 20
+        assert all(text.count(END) == 1 and text.endswith(END) for text in ended)
+
+
+def test_top_k_of_one_and_a_tiny_top_p_draw_the_likeliest_token(compact: ModelDir) -> None:
+    wanted = list(Sampler(compact).continued(PROMPTS, GREEDY, seed=0))
+    for how in (replace(DRAWN, top_k=1, length=60), replace(DRAWN, top_p=1e-6, length=60)):
+        assert list(Sampler(compact).continued(PROMPTS, how, seed=7)) == wanted
+
+
+def test_a_text_that_reaches_the_length_has_no_end_token(compact: ModelDir) -> None:
+    [whole] = Sampler(compact).continued(PROMPTS[:1], GREEDY, seed=0)
+    [cut] = Sampler(compact).continued(PROMPTS[:1], replace(GREEDY, length=3), seed=0)
+    assert END in whole
+    assert END not in cut
+    assert whole.startswith(cut)
+    assert len(compact.tokenizer().encode([cut.removeprefix(PROMPTS[0])])[0].ids) == 3
+
+
+def test_the_length_counts_behind_each_prompt_of_a_block(untrained: Untrained) -> None:
+    run, how = untrained(COMPACT), replace(GREEDY, length=5)
+    prompts = [f"{START}~`", f"{START}~`cats~^lazy cat dog~@My fluffy cat sleeps on the"]
+    assert list(Sampler(run).continued(prompts, how, seed=0)) == [by_torch(run, prompt, 5) for prompt in prompts]
+
+
+def test_a_prompt_that_fills_the_context_is_refused(compact: ModelDir, hparams: Hparams) -> None:
+    with pytest.raises(UsageError, match=rf"a prompt of \d+ tokens fills the model's context of {hparams.n_ctx}"):
+        list(Sampler(compact).continued([START + "~@" + "zq" * hparams.n_ctx], GREEDY, seed=0))
+
+
+def test_the_built_model_is_used_again_until_there_is_a_newer_checkpoint(
+    untrained: Untrained, hparams: Hparams
+) -> None:
+    run = untrained(COMPACT)
+    wanted = list(Sampler(run).continued(PROMPTS, GREEDY, seed=0))
+    data = run.path / "model-3.data-00000-of-00001"
+    content = data.read_bytes()
+    data.unlink()
+    assert list(Sampler(run).continued(PROMPTS, GREEDY, seed=0)) == wanted
+    data.write_bytes(content)
+    run.write_step(4, {name: -tensor for name, tensor in random_tensors(hparams).items()}, {})
+    assert list(Sampler(run).continued(PROMPTS, GREEDY, seed=0)) != wanted
+    assert [path.name for path in run.path.glob("ctranslate2-*")] == ["ctranslate2-4"]
+
+
+def test_a_resumed_run_is_sampled_with_its_new_weights(finetuning: Settings) -> None:
+    settings = finetuning(learning_rate=0.02)
+    run = ModelDir(settings.checkpoint_dir / settings.run)
+    finetune(settings)
+    before = list(Sampler(run).continued(PROMPTS, GREEDY, seed=0))
+    finetune(replace(settings, more=6))
+    after = list(Sampler(run).continued(PROMPTS, GREEDY, seed=0))
+    assert after == [by_torch(run, prompt, GREEDY.length) for prompt in PROMPTS] != before
