@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from redditgen import encode as module
-from redditgen.decode import records
 from redditgen.encode import encode, installed_model
 from redditgen.errors import InputError, MissingError, OutputExists, RedditgenError, UsageError
 from redditgen.markup import Record, parse
+from redditgen.records import records
 from redditgen.settings import EncodeSettings
 
 TITLES = [

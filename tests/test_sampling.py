@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import ctranslate2
+import numpy as np
 import pytest
 import torch
 from conftest import Settings, random_tensors
@@ -13,13 +15,15 @@ from redditgen.errors import UsageError
 from redditgen.finetune import finetune
 from redditgen.gpt2.dataset import prompt_ids
 from redditgen.gpt2.rundir import COMPACT, LITERAL, Mark, ModelDir
-from redditgen.gpt2.sampling import Sampler, Sampling, through_end
+from redditgen.gpt2.sampling import Sampler, Sampling, built, through_end
 from redditgen.gpt2.weights import Hparams, network, put
 from redditgen.markup import END, START
+from redditgen.settings import FinetuneSettings
 
 GREEDY = Sampling(temperature=0, top_k=0, top_p=0.0, length=60)
 DRAWN = Sampling(temperature=1.0, top_k=0, top_p=0.0, length=40)
-PROMPTS = [f"{START}~`cats~^~@", f"{START}~`dogs~^lazy dog~@", f"{START}~`", f"{START}~`cats~^ball~@My fluffy cat"]
+PROMPTS = [f"{START}~`cats~^~@", f"{START}~`dogs~^lazy dog~@My", f"{START}~`"]
+TITLE = re.compile(r"<\|startoftext\|>~`(cats|dogs)~\^[a-z ]*~@My [a-z ,?]+<\|endoftext\|>")
 
 Untrained = Callable[[str], ModelDir]
 
@@ -45,8 +49,6 @@ def compact(checkpoint_dir: Path) -> ModelDir:
 @pytest.fixture(scope="module")
 def literal(checkpoint_dir: Path, dataset: Path, model_dir: Path) -> ModelDir:
     """A run of records whose tokens are spelled out, that has learned to spell them."""
-    from redditgen.settings import FinetuneSettings
-
     finetune(
         FinetuneSettings(
             dataset=dataset, model="tiny", run="literal", steps=60, learning_rate=0.02, sample_every=0,
@@ -72,13 +74,25 @@ def by_torch(run: ModelDir, prompt: str, length: int) -> str:
     return prompt + tokenizer.decode(ids[begin:])
 
 
+def test_the_built_models_predictions_are_pytorchs(untrained: Untrained) -> None:
+    run = untrained(COMPACT)
+    tokenizer, model = run.tokenizer(), network(run.hparams())
+    put(run.tensors(), model)
+    [ids] = prompt_ids([f"{START}~`cats~^lazy cat~@My lazy cat steals my dinner"], tokenizer, COMPACT)
+    generator = ctranslate2.Generator(str(built(run, run.hparams(), tokenizer)))
+    found = generator.forward_batch([[tokenizer.tokens()[token] for token in ids]])
+    with torch.no_grad():
+        wanted = model(torch.tensor([ids])).logits
+    torch.testing.assert_close(torch.from_numpy(np.array(found)), wanted, rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("record_tokens", [COMPACT, LITERAL])
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_an_untrained_models_likeliest_tokens_are_pytorchs(
     untrained: Untrained, record_tokens: str, prompt: str
 ) -> None:
-    run = untrained(record_tokens)
-    assert list(Sampler(run).continued([prompt], GREEDY, seed=0)) == [by_torch(run, prompt, GREEDY.length)]
+    run, how = untrained(record_tokens), replace(GREEDY, length=15)
+    assert list(Sampler(run).continued([prompt], how, seed=0)) == [by_torch(run, prompt, how.length)]
 
 
 @pytest.mark.parametrize("kind", ["compact", "literal"])
@@ -86,9 +100,7 @@ def test_a_blocks_texts_are_pytorchs_and_stop_at_the_end_token(kind: str, reques
     run: ModelDir = request.getfixturevalue(kind)
     texts = list(Sampler(run).continued(PROMPTS, GREEDY, seed=0))
     assert texts == [by_torch(run, prompt, GREEDY.length) for prompt in PROMPTS]
-    assert all(
-        re.fullmatch(r"<\|startoftext\|>~`(cats|dogs)~\^.*~@My [a-z ,?]+<\|endoftext\|>", text) for text in texts
-    )
+    assert all(TITLE.fullmatch(text) for text in texts)
 
 
 @pytest.mark.parametrize("kind", ["compact", "literal"])

@@ -5,6 +5,7 @@ The only module that prints, exits and sets up logging.
 
 import dataclasses
 import inspect
+import io
 import logging
 import os
 import sys
@@ -49,7 +50,8 @@ def _command(kind: type[Any]) -> Callable[[Callable[[Any], None]], None]:
 def _parameter(field: "dataclasses.Field[Any]", hint: Any) -> inspect.Parameter:
     positional = field.metadata.get("positional", False)
     make = typer.Argument if positional else typer.Option
-    info = make(*field.metadata.get("flags", ()), help=field.metadata["help"])
+    metavar = field.name.upper() if positional else None
+    info = make(*field.metadata.get("flags", ()), help=field.metadata["help"], metavar=metavar)
     kind: Any = list[str] if hint == tuple[str, ...] else hint
     default = list(field.default) if isinstance(field.default, tuple) else field.default
     return inspect.Parameter(
@@ -133,6 +135,9 @@ def main() -> None:
     """Run the command line; every expected error is one line and an exit code."""
     # Threads that wait for each other sleep instead of spinning, which beside another busy program is 20 times as fast.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf8", errors="backslashreplace")  # titles hold any character, in any locale
     _set_up_logging()
     try:
         app()

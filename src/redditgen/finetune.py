@@ -45,6 +45,8 @@ def _fresh(run: ModelDir, settings: FinetuneSettings) -> torch_engine.Job:
 
 def _going_on(run: ModelDir, settings: FinetuneSettings) -> torch_engine.Job:
     mark, start = run.mark(), run.step()
+    if not start:
+        raise UsageError(f"--run: {run.path} is a base model, not a run; give the run another name or --checkpoint-dir")
     if settings.record_tokens not in (None, mark.record_tokens):
         raise UsageError(
             f"--record-tokens: run {settings.run} has {mark.record_tokens} ones and keeps them; start another run"

@@ -22,6 +22,14 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
         raise OutputExists(f"{path}: already exists; pass --overwrite to replace it, or --out for another name")
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it where they are not there; raises InputError where that can't be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: can't be written: {error.strerror or error}") from error
+
+
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """Give a temporary name beside `path`; the file is renamed to `path` when the block ends, and deleted if it fails.

@@ -35,7 +35,9 @@ def _choose(name: str, value: str | None, *choices: str | None) -> None:
 
 def _require_name(name: str, value: str) -> None:
     """Runs and models are folders in a folder, so their names must not lead out of it."""
-    _require(bool(value) and Path(value).name == value, f"{name} must be a plain folder name, not {value!r}")
+    _require(
+        value not in ("", ".", "..") and Path(value).name == value, f"{name} must be a plain folder name, not {value!r}"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +156,9 @@ class FinetuneSettings:
         _require(self.batch_size > 0, f"--batch-size must be 1 or more, not {self.batch_size}")
         _require(self.learning_rate is None or self.learning_rate > 0, "--learning-rate must be above 0")
         _require(0 <= self.val_fraction < 1, f"--val-fraction must be from 0 to below 1, not {self.val_fraction}")
-        for name in ("val_every", "print_every", "sample_every", "save_every", "sample_num"):
+        _require(self.sample_num > 0, f"--sample-num must be 1 or more, not {self.sample_num}")
+        _require(self.sample_length > 0, f"--sample-length must be 1 or more, not {self.sample_length}")
+        for name in ("seed", "val_every", "print_every", "sample_every", "save_every"):
             _require(getattr(self, name) >= 0, f"--{name.replace('_', '-')} must be 0 or more")
         _choose("--record-tokens", self.record_tokens, None, "compact", "literal")
         _choose("--restore-from", self.restore_from, "latest", "fresh")

@@ -1,7 +1,6 @@
 """The torch engine: trains with PyTorch and samples with CTranslate2, on gpt-2-simple's directories."""
 
 import logging
-import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -73,7 +72,7 @@ def _read(settings: FinetuneSettings, job: Job, tokenizer: Tokenizer, context: i
     kept: list[Record] = []
     held_out: list[Record] = []
     sections: set[str] = set(job.mark.sections)
-    categories: Counter[str] = Counter(job.mark.categories)
+    categories: Counter[str] = Counter()
     for record in records(settings.dataset):
         is_out = is_held_out(record.title or "", settings.val_fraction, settings.seed)
         (held_out if is_out else kept).append(record)
@@ -91,7 +90,7 @@ def _read(settings: FinetuneSettings, job: Job, tokenizer: Tokenizer, context: i
     if train.cut:
         _log.warning("%s: %d records are longer than %d tokens and were cut", settings.dataset, train.cut, context)
     in_order = tuple(name for name in SECTIONS if name in sections)
-    return _Data(train, measured, replace(job.mark, sections=in_order, categories=dict(categories)))
+    return _Data(train, measured, replace(job.mark, sections=in_order, categories=job.mark.categories | categories))
 
 
 class _Finetuning:
@@ -115,7 +114,7 @@ class _Finetuning:
     def run(self) -> int:
         run, start, end = self.job.run, self.job.start, self.job.end
         if not start:
-            shutil.rmtree(run.path, ignore_errors=True)
+            run.clear()
         run.start(self.job.weights, self.data.mark)
         self.metrics.cut(start)
         if not start:

@@ -24,10 +24,11 @@ _AT_ONCE = 8192  # records tokenized together
 
 @dataclass(frozen=True)
 class Examples:
-    """Tokenized records: where each one's title starts (index of its first token) and how many characters it has."""
+    """Tokenized records: from which token to before which each one's title and its end go, and its characters."""
 
     sequences: Sequences
     title_starts: "NDArray[np.int32]"
+    title_ends: "NDArray[np.int32]"
     title_chars: "NDArray[np.int32]"
     cut: int  # records that were longer than the context
 
@@ -45,19 +46,23 @@ def examples(records: Iterable[Record], tokenizer: Tokenizer, record_tokens: str
     """Tokenize records; what lies beyond `context` tokens is cut off."""
     rows: list[list[int]] = []
     starts: list[int] = []
+    ends: list[int] = []
     chars: list[int] = []
     cut = 0
+    around = [tokenizer.end] if record_tokens == COMPACT else []
     for some in _batched(records):
-        prefixes, texts = zip(*(_texts(record, record_tokens) for record in some), strict=True)
-        around = [tokenizer.end] if record_tokens == COMPACT else []
-        for record, prefix, encoding in zip(some, prefixes, tokenizer.encode(texts), strict=True):
+        texts, from_chars, to_chars = zip(*(_text(record, record_tokens) for record in some), strict=True)
+        encodings = tokenizer.encode(texts)
+        for record, encoding, from_char, to_char in zip(some, encodings, from_chars, to_chars, strict=True):
             row = around + encoding.ids + around
             cut += len(row) > context
             rows.append(row[:context])
-            before = sum(end <= len(prefix) for _, end in encoding.offsets)
-            starts.append(min(len(around) + before, context))
+            starts.append(len(around) + sum(end <= from_char for _, end in encoding.offsets))
+            behind = around if record.body is None else []
+            ends.append(len(around) + sum(start < to_char for start, _ in encoding.offsets) + len(behind))
             chars.append(len(record.title or ""))
-    return Examples(Sequences.of(rows), np.array(starts, dtype=np.int32), np.array(chars, dtype=np.int32), cut)
+    title_starts, title_ends = (np.minimum(places, context).astype(np.int32) for places in (starts, ends))
+    return Examples(Sequences.of(rows), title_starts, title_ends, np.array(chars, dtype=np.int32), cut)
 
 
 def prompt_ids(texts: list[str], tokenizer: Tokenizer, record_tokens: str) -> list[list[int]]:
@@ -78,10 +83,13 @@ def _batched(records: Iterable[Record]) -> Iterator[list[Record]]:
         yield some
 
 
-def _texts(record: Record, record_tokens: str) -> tuple[str, str]:
-    """A record's text to tokenize, and the part of it before its title."""
+def _text(record: Record, record_tokens: str) -> tuple[str, int, int]:
+    """A record's text to tokenize, and the characters in it from its title through the token or mark that ends it."""
     text = sections_text(record)
-    behind = "" if record.body is None else MARKS["body"] + escape(record.body)
-    title = escape(record.title or "")
-    before = text[: len(text) - len(behind) - len(title)]
-    return (before, text) if record_tokens == COMPACT else (START + before, START + text + END)
+    body = "" if record.body is None else escape(record.body)
+    to_char = len(text) - len(body)
+    from_char = to_char - len(escape(record.title or "")) - (0 if record.body is None else len(MARKS["body"]))
+    if record_tokens == COMPACT:
+        return text, from_char, to_char
+    end = len(END) if record.body is None else 0
+    return START + text + END, len(START) + from_char, len(START) + to_char + end

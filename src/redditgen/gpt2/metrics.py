@@ -33,8 +33,11 @@ class Metrics:
         self._path = path
 
     def add(self, report: Report) -> None:
-        with self._path.open("a", encoding="utf8") as file:
-            file.write(json.dumps(asdict(report)) + "\n")
+        try:
+            with self._path.open("a", encoding="utf8") as file:
+                file.write(json.dumps(asdict(report)) + "\n")
+        except OSError as error:
+            raise InputError(f"{self._path}: can't be written: {error.strerror or error}") from error
 
     def cut(self, step: int) -> None:
         """Drop the reports of later steps, since these come again; raises InputError where a line is no report."""

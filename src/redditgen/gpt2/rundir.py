@@ -10,6 +10,7 @@ literal tokens. `optimizer-500.safetensors` lets the torch engine go on as if it
 
 import json
 import re
+import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ from redditgen.errors import InputError, MissingError
 from redditgen.gpt2 import bundle
 from redditgen.gpt2.tokenizer import Tokenizer
 from redditgen.gpt2.weights import Hparams
-from redditgen.output import whole
+from redditgen.output import make_folder, whole
 
 if TYPE_CHECKING:
     from redditgen.gpt2.weights import Tensors
@@ -44,6 +45,8 @@ class Mark:
         try:
             content = json.loads(path.read_text(encoding="utf8"))
             mark = cls(**{**content, "sections": tuple(content["sections"])})
+            if not isinstance(mark.categories, dict):
+                raise TypeError("categories must be an object")
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise InputError(
                 f"{path}: is not what redditgen writes ({error}); delete it if the run is foreign"
@@ -107,7 +110,7 @@ class ModelDir:
 
     def write_base(self, hparams: Hparams, tokenizer: Tokenizer, tensors: "Tensors") -> None:
         """Make this directory a base model."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
         hparams.save(self.path / "hparams.json")
         tokenizer.save(self.path)
         bundle.write(self.path / "model.ckpt", tensors)
@@ -115,12 +118,26 @@ class ModelDir:
 
     def start(self, base: "ModelDir", mark: Mark) -> None:
         """Make this directory a run of a model of `base`'s shape and vocabulary, marked as ours."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
         if base.path != self.path:
             for name in ("hparams.json", "encoder.json", "vocab.bpe"):
                 with whole(self.path / name) as temporary:
                     temporary.write_bytes((base.path / name).read_bytes())
         mark.save(self.mark_path)
+
+    def clear(self) -> None:
+        """Delete what a run before this one wrote here, and nothing else."""
+        if not self.path.is_dir():
+            return
+        for name in ("checkpoint", "counter", "metrics.jsonl", self.mark_path.name):
+            (self.path / name).unlink(missing_ok=True)
+        for path in self._of_steps():
+            path.unlink()
+        for folder in self.path.glob("ctranslate2-*"):
+            shutil.rmtree(folder)
+
+    def _of_steps(self) -> list[Path]:
+        return [*self.path.glob("model-*"), *self.path.glob("optimizer-*")]
 
     def write_step(self, step: int, tensors: "Tensors", optimizer: "Tensors") -> None:
         """Save a checkpoint and make it the newest; the one before is deleted only after that."""
@@ -132,7 +149,7 @@ class ModelDir:
         with whole(self.path / "counter") as temporary:
             temporary.write_text(f"{step}\n", encoding="utf8")
         self._point_to(f"model-{step}")
-        for path in [*self.path.glob("model-*"), *self.path.glob("optimizer-*")]:
+        for path in self._of_steps():
             if path.name.partition(".")[0].partition("-")[2] != str(step):
                 path.unlink()
 

@@ -54,7 +54,14 @@ class Tokenizer:
     @classmethod
     def load(cls, folder: Path) -> "Tokenizer":
         """Read `encoder.json` and `vocab.bpe`; raises MissingError or InputError naming the file."""
-        return cls(_read_vocabulary(folder / "encoder.json"), _read_merges(folder / "vocab.bpe"))
+        vocabulary, merges = _read_vocabulary(folder / "encoder.json"), _read_merges(folder / "vocab.bpe")
+        for left, right in merges:
+            if not vocabulary.keys() >= {left, right, left + right}:
+                raise InputError(
+                    f"{folder / 'vocab.bpe'}: merges {left} and {right}, which encoder.json does not know; "
+                    "take both from the same model"
+                )
+        return cls(vocabulary, merges)
 
     def save(self, folder: Path) -> None:
         (folder / "encoder.json").write_text(json.dumps(self.vocabulary), encoding="utf8")
@@ -80,10 +87,11 @@ def train(texts: Sequence[str], size: int) -> Tokenizer:
 
 def _read_vocabulary(path: Path) -> dict[str, int]:
     try:
-        vocabulary = json.loads(_read(path))
+        vocabulary: dict[str, int] = json.loads(_read(path))
     except ValueError as error:
         raise InputError(f"{path}: is no JSON ({error}); copy it anew from the model's source") from error
-    if not isinstance(vocabulary, dict) or sorted(vocabulary.values()) != list(range(len(vocabulary))):
+    are_ids = isinstance(vocabulary, dict) and all(type(number) is int for number in vocabulary.values())
+    if not are_ids or sorted(vocabulary.values()) != list(range(len(vocabulary))):
         raise InputError(f"{path}: must map tokens to the ids 0, 1, 2, ...; copy it anew from the model's source")
     if END not in vocabulary:
         raise InputError(f"{path}: holds no {END}, so it is not the vocabulary of a GPT-2")

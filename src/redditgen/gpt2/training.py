@@ -28,7 +28,7 @@ BETAS, WEIGHT_DECAY = (0.9, 0.99), 0.01  # of AdamW
 
 
 def learning_rate(step: int, end: int, full: float) -> float:
-    """The rate of a step: rising at first, then `full`, then falling to zero at `end`."""
+    """The rate of a step: rising at first, then `full`, then falling, to be zero just behind `end`."""
     left = (end - step + 1) / max(1.0, DECAY * end)
     return full * min(1.0, step / WARM_UP, left)
 
@@ -139,19 +139,19 @@ def evaluate(model: "GPT2LMHeadModel", examples: Examples, size: int) -> Evaluat
     for indices in batches(examples.sequences.lengths, size, np.random.default_rng(0)):
         inputs, targets = padded(examples.sequences, indices)
         losses = token_losses(model, inputs.to(model.device), targets.to(model.device)).cpu()
-        in_title = _in_title(targets, examples.title_starts[indices])[targets != IGNORED]
+        in_title = _in_title(targets, examples.title_starts[indices], examples.title_ends[indices])[targets != IGNORED]
         nats += losses.sum().item()
         title_nats += losses[in_title].sum().item()
         tokens += len(losses)
     return Evaluation(nats / tokens, title_nats / math.log(2) / max(1, int(examples.title_chars.sum())))
 
 
-def _in_title(targets: "torch.Tensor", starts: "NDArray[np.int32]") -> "torch.Tensor":
+def _in_title(targets: "torch.Tensor", starts: "NDArray[np.int32]", ends: "NDArray[np.int32]") -> "torch.Tensor":
     """Which targets belong to the title; target j is token j + 1 of its row."""
     import torch
 
-    places = torch.arange(1, targets.shape[1] + 1)
-    return places[None, :] >= torch.from_numpy(starts.astype(np.int64))[:, None]
+    places = torch.arange(1, targets.shape[1] + 1)[None, :]
+    return (places >= torch.from_numpy(starts)[:, None]) & (places < torch.from_numpy(ends)[:, None])
 
 
 def _computes_in_bfloat16(device: "torch.device") -> bool:

@@ -36,7 +36,7 @@ class Hparams:
             hparams = cls(**{name: int(content[name]) for name in cls.__dataclass_fields__})
         except FileNotFoundError as error:
             raise MissingError(f"{path}: not there, and a model directory needs it") from error
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, OverflowError) as error:
             raise InputError(
                 f"{path}: must be JSON with whole numbers for {', '.join(cls.__dataclass_fields__)}"
             ) from error

@@ -1,0 +1,166 @@
+import dataclasses
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Redditgen
+from typer.testing import CliRunner
+
+from redditgen import __version__, settings
+from redditgen.cli import app
+from redditgen.markup import Record, build
+
+COMMANDS: dict[str, type[Any]] = {
+    "fetch": settings.FetchSettings,
+    "encode": settings.EncodeSettings,
+    "finetune": settings.FinetuneSettings,
+    "generate": settings.GenerateSettings,
+    "decode": settings.DecodeSettings,
+}
+HEAVY = {"torch", "spacy", "ray", "duckdb", "ctranslate2", "transformers", "pandas", "pyarrow", "tokenizers", "numpy"}
+
+
+def help_of(*command: str) -> str:
+    """A command's help without its line breaks and blanks, which depend on the terminal's width."""
+    result = CliRunner().invoke(app, [*command, "--help"])
+    assert result.exit_code == 0
+    return re.sub(r"\s", "", result.output)
+
+
+@pytest.fixture
+def encoded(tmp_path: Path) -> Path:
+    path = tmp_path / "encoded.txt"
+    path.write_text(build(Record(category="cats", title="A nap")) + "\n", encoding="utf8")
+    return path
+
+
+def assert_one_line(done: subprocess.CompletedProcess[str], exit_code: int, message: str) -> None:
+    """An expected error: its exit code, one line on standard error and nothing on standard output."""
+    assert done.returncode == exit_code
+    assert done.stdout == ""
+    assert re.fullmatch(rf"redditgen: {message}\n", done.stderr), done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["finetune", "--help"], ["--version"]])
+def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys\nfrom redditgen.cli import main\ntry:\n    main()\nfinally:\n"
+        "    print(*sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    loaded = set(done.stderr.split())
+    assert "redditgen" in loaded
+    assert loaded & HEAVY == set()
+
+
+def test_every_module_is_imported_without_anything_heavy_but_numpy() -> None:
+    source = Path(settings.__file__).parent
+    names = [
+        ".".join(path.relative_to(source.parent).with_suffix("").parts)
+        for path in sorted(source.rglob("*.py"))
+        if path.name != "__main__.py"
+    ]
+    assert "redditgen.engines.torch_engine" in names
+    code = f"import sys, {', '.join(names)}\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert set(done.stdout.split()) & HEAVY <= {"numpy"}
+
+
+def test_there_are_the_commands_of_the_stages() -> None:
+    assert {command.callback.__name__ for command in app.registered_commands if command.callback} == {"command"}
+    assert {command.name for command in app.registered_commands} == set(COMMANDS)
+    assert all(name in help_of() for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_shows_every_setting_with_its_description_and_default(name: str) -> None:
+    text = help_of(name)
+    for field in dataclasses.fields(COMMANDS[name]):
+        is_argument = field.metadata.get("positional", False)
+        flags = field.metadata.get("flags") or ("--" + field.name.replace("_", "-"),)
+        shown = field.name.upper() if is_argument else flags[0].partition("/")[0]
+        assert shown in text, shown
+        assert re.sub(r"\s", "", field.metadata["help"]) in text, field.name
+        if isinstance(field.default, int | float | str | Path) and field.default not in (False, True, ""):
+            assert f"[default:{field.default}]" in text, field.name
+
+
+def test_the_version_is_the_packages(redditgen: Redditgen) -> None:
+    done = redditgen("--version")
+    assert (done.returncode, done.stdout) == (0, f"redditgen {__version__}\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["generate", "--nonsense"], "--nonsense"),
+        (["generate", "-n", "many"], "'-n'"),
+        (["decode"], "input"),
+        (["bake"], "'bake'"),
+    ],
+)
+def test_a_wrong_command_line_exits_2_and_names_what_is_wrong(
+    redditgen: Redditgen, arguments: list[str], named: str
+) -> None:
+    done = redditgen(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert named in done.stderr.splitlines()[-1].replace("INPUT", "input")
+    assert "Traceback" not in done.stderr
+
+
+def test_an_expected_error_is_one_line_and_its_exit_code(redditgen: Redditgen, encoded: Path) -> None:
+    assert_one_line(redditgen("generate", "--run=run9"), 1, r"run run9: no checkpoint/run9/checkpoint; .*")
+    assert_one_line(redditgen("decode", "gone.txt"), 1, r"gone\.txt: no such file; .*")
+    assert_one_line(redditgen("finetune", "d.txt", "--steps=0"), 2, r"--steps must be 1 or more, not 0")
+    assert_one_line(redditgen("decode", encoded, "--out=o.xlsx"), 2, r"o\.xlsx: unknown kind of file; .*")
+    assert_one_line(redditgen("decode", encoded, f"--out={encoded}"), 1, r".*encoded\.txt: already exists; .*")
+
+
+def test_results_alone_go_to_standard_output(redditgen: Redditgen, encoded: Path) -> None:
+    encoded.write_text(encoded.read_text(encoding="utf8") + "<|startoftext|>~@cut off", encoding="utf8")
+    done = redditgen("decode", encoded, "--sections=category,title")
+    assert (done.returncode, done.stdout) == (0, '{"category": "cats", "title": "A nap"}\n')
+    assert "1 unfinished or malformed" in done.stderr
+    quiet = redditgen("decode", encoded, "--out=titles.txt")
+    assert (quiet.returncode, quiet.stdout) == (0, "")
+
+
+def test_titles_of_any_language_are_printed_whatever_the_locale(tmp_path: Path, encoded: Path) -> None:
+    encoded.write_text(build(Record(title="Ünïcödé 日本語 🎉")), encoding="utf8")
+    done = subprocess.run(
+        [sys.executable, "-m", "redditgen", "decode", str(encoded)],
+        env={**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        capture_output=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout.decode()) == (0, "Ünïcödé 日本語 🎉\n")
+
+
+def test_ctrl_c_exits_130_without_a_traceback(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    command = [sys.executable, "-m", "redditgen", "decode", str(pipe)]
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process,
+        pipe.open("w", encoding="utf8"),  # opens when the command reads it
+    ):
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert "Traceback" not in err
+
+
+def test_a_reader_that_has_seen_enough_is_no_error_to_speak_of(tmp_path: Path, encoded: Path) -> None:
+    encoded.write_text((build(Record(title="A nap")) + "\n") * 50_000, encoding="utf8")
+    command = [sys.executable, "-m", "redditgen", "decode", str(encoded)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout and process.stderr
+        assert process.stdout.readline() == "A nap\n"
+        process.stdout.close()
+        assert process.stderr.read() == ""

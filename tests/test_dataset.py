@@ -1,0 +1,121 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from redditgen.gpt2.dataset import examples, is_held_out, prompt_ids
+from redditgen.gpt2.rundir import COMPACT, LITERAL
+from redditgen.gpt2.tokenizer import Tokenizer, train
+from redditgen.markup import END, START, Record, build, prompt, sections_text
+
+CAT = Record(category="cats", keywords="ball", title="My cat plays")
+
+texts = st.text(st.characters(codec="utf8"), max_size=6) | st.sampled_from(
+    [END, START, "~@", '"quoted"', "é🎉", "a\nb"]
+)
+records = st.builds(Record, *[st.none() | texts] * 4)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return train(["~`cats~^ball~@My cat plays", START, END], 280)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(records, min_size=1, max_size=4))
+def test_a_compact_record_is_its_sections_between_two_end_tokens(tokenizer: Tokenizer, some: list[Record]) -> None:
+    made = examples(some, tokenizer, COMPACT, context=10_000)
+    assert len(made) == len(some)
+    for number, record in enumerate(some):
+        first, *ids, last = made.sequences[number].tolist()
+        assert first == last == tokenizer.end
+        assert tokenizer.end not in ids
+        assert tokenizer.decode(ids) == sections_text(record)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(records, min_size=1, max_size=4))
+def test_a_literal_record_is_the_text_of_its_line(tokenizer: Tokenizer, some: list[Record]) -> None:
+    made = examples(some, tokenizer, LITERAL, context=10_000)
+    assert [tokenizer.decode(made.sequences[number].tolist()) for number in range(len(some))] == list(map(build, some))
+    assert tokenizer.end not in made.sequences.ids
+
+
+@pytest.mark.parametrize("record_tokens", [COMPACT, LITERAL])
+@pytest.mark.parametrize(
+    "record", [CAT, Record(title="Title"), Record(category="é🎉", title="Ünï"), Record(title="T", body="The body")]
+)
+def test_a_title_starts_where_the_text_before_it_ends(tokenizer: Tokenizer, record: Record, record_tokens: str) -> None:
+    made = examples([record], tokenizer, record_tokens, context=1000)
+    ids, start = made.sequences[0].tolist(), int(made.title_starts[0])
+    is_compact = record_tokens == COMPACT
+    before = Record(category=record.category, keywords=record.keywords)
+    assert tokenizer.decode(ids[is_compact:start]) == prompt(before, "title").removeprefix(START if is_compact else "")
+    assert tokenizer.decode(ids[start:]).startswith(record.title or "")
+    assert made.title_chars.tolist() == [len(record.title or "")]
+
+
+def test_a_token_that_the_mark_and_the_title_share_counts_as_the_titles() -> None:
+    tokenizer = train(['~@" ~@" ~@"'] * 9, 259)
+    made = examples([Record(title='"')], tokenizer, COMPACT, context=100)
+    assert tokenizer.decode(made.sequences[0][1:-1].tolist()) == '~@"'
+    assert len(made.sequences[0]) == 3
+    assert made.title_starts.tolist() == [1]
+
+
+def test_characters_are_those_of_the_title_before_it_is_escaped(tokenizer: Tokenizer) -> None:
+    made = examples([Record(title="a\nb~@"), Record(category="c"), Record(title="")], tokenizer, COMPACT, context=100)
+    assert made.title_chars.tolist() == [5, 0, 0]
+
+
+@pytest.mark.parametrize("record_tokens", [COMPACT, LITERAL])
+def test_what_lies_beyond_the_context_is_cut_and_counted(tokenizer: Tokenizer, record_tokens: str) -> None:
+    long = Record(category="c" * 50, title="My cat plays")
+    whole = examples([long, CAT], tokenizer, record_tokens, context=1000)
+    cut = examples([long, CAT], tokenizer, record_tokens, context=20)
+    assert (whole.cut, cut.cut) == (0, sum(whole.sequences.lengths > 20))
+    assert [cut.sequences[n].tolist() for n in (0, 1)] == [whole.sequences[n][:20].tolist() for n in (0, 1)]
+    assert cut.title_starts[0] == 20  # nothing of the title is left
+
+
+def test_a_record_that_just_fits_is_not_cut(tokenizer: Tokenizer) -> None:
+    length = len(examples([CAT], tokenizer, COMPACT, context=1000).sequences[0])
+    assert [examples([CAT], tokenizer, COMPACT, context).cut for context in (length, length - 1)] == [0, 1]
+
+
+def test_records_stay_in_order_beyond_those_tokenized_at_once(tokenizer: Tokenizer) -> None:
+    many = [Record(title=str(number)) for number in range(10_000)]
+    made = examples(iter(many), tokenizer, COMPACT, context=100)
+    assert len(made) == len(made.title_starts) == len(made.title_chars) == 10_000
+    for number in (0, 8191, 8192, 9999):
+        assert tokenizer.decode(made.sequences[number][1:-1].tolist()) == f"~@{number}"
+
+
+def test_no_records_are_no_examples(tokenizer: Tokenizer) -> None:
+    made = examples([], tokenizer, COMPACT, context=10)
+    assert (len(made), made.cut, made.title_starts.tolist()) == (0, 0, [])
+
+
+@pytest.mark.parametrize("record_tokens", [COMPACT, LITERAL])
+def test_a_prompt_has_the_tokens_of_the_records_beginning(tokenizer: Tokenizer, record_tokens: str) -> None:
+    sequence = examples([CAT], tokenizer, record_tokens, context=1000).sequences[0].tolist()
+    starts = [prompt(Record(), "category"), prompt(Record(category="cats", keywords="ball"), "title")]
+    for ids in prompt_ids(starts, tokenizer, record_tokens):
+        assert len(ids) > 1
+        assert sequence[: len(ids)] == ids
+
+
+def test_titles_are_held_out_by_their_text_and_the_seed() -> None:
+    titles = [f"title {number}" for number in range(2000)]
+    held_out = {title for title in titles if is_held_out(title, 0.1, seed=0)}
+    assert 150 < len(held_out) < 250
+    assert held_out == {title for title in reversed(titles) if is_held_out(title, 0.1, seed=0)}
+    assert held_out < {title for title in titles if is_held_out(title, 0.2, seed=0)}
+    other = {title for title in titles if is_held_out(title, 0.1, seed=1)}
+    assert len(held_out & other) < 60
+    assert not any(is_held_out(title, 0.0, seed=0) for title in titles)
+    assert np.mean([is_held_out(title, 0.999, seed=0) for title in titles]) > 0.99
+
+
+def test_any_title_is_held_out_or_not() -> None:
+    assert {is_held_out(title, 0.5, 0) for title in ("", "\ud800", "🎉", "a" * 10_000)} <= {True, False}

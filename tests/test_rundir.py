@@ -1,0 +1,178 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import random_tensors
+
+from redditgen import bundled
+from redditgen.errors import InputError, MissingError
+from redditgen.gpt2.rundir import COMPACT, LITERAL, Mark, ModelDir, find_model, find_run
+from redditgen.gpt2.weights import Hparams
+
+MARK = Mark(record_tokens=COMPACT, model="tiny", sections=("category", "title"), categories={"cats": 3, "日本": 1})
+
+
+@pytest.fixture
+def run(tiny: ModelDir, hparams: Hparams, tmp_path: Path) -> ModelDir:
+    """A run at step 3."""
+    made = ModelDir(tmp_path / "checkpoint/run1")
+    made.start(tiny, MARK)
+    made.write_step(3, random_tensors(hparams), {"w": np.ones(2, np.float32)})
+    return made
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_a_base_model_has_the_files_of_openais(tiny: ModelDir, hparams: Hparams) -> None:
+    assert names(tiny.path) == {
+        "checkpoint", "encoder.json", "hparams.json", "model.ckpt.data-00000-of-00001", "model.ckpt.index", "vocab.bpe",
+    }  # fmt: skip
+    assert (tiny.hparams(), tiny.step(), tiny.mark()) == (hparams, 0, Mark(record_tokens=LITERAL))
+    tensors = tiny.tensors()
+    assert {name: tensor.tobytes() for name, tensor in tensors.items()} == {
+        name: tensor.tobytes() for name, tensor in random_tensors(hparams).items()
+    }
+    assert len(tiny.tokenizer()) == hparams.n_vocab
+
+
+def test_a_checkpoint_takes_the_place_of_the_one_before(run: ModelDir, hparams: Hparams) -> None:
+    (run.path / "notes.txt").write_text("mine", encoding="utf8")
+    others = {name: tensor + 1 for name, tensor in random_tensors(hparams).items()}
+    run.write_step(12, others, {"w": np.zeros(2, np.float32)})
+    assert names(run.path) == {
+        "checkpoint", "counter", "encoder.json", "hparams.json", "model-12.data-00000-of-00001", "model-12.index",
+        "notes.txt", "optimizer-12.safetensors", "redditgen.json", "vocab.bpe",
+    }  # fmt: skip
+    assert (run.step(), run.latest()) == (12, run.path / "model-12")
+    assert (run.tensors()["model/wte"] == others["model/wte"]).all()
+    assert run.optimizer_state()["w"].tolist() == [0, 0]
+    assert (run.path / "counter").read_text(encoding="utf8") == "12\n"
+
+
+def test_a_crash_before_the_new_checkpoint_is_named_leaves_the_old_one(run: ModelDir, hparams: Hparams) -> None:
+    old = {path.name: path.read_bytes() for path in run.path.iterdir()}
+    run.write_step(4, random_tensors(hparams), {})
+    for name in old:  # the old files are deleted last, after `checkpoint` names the new ones
+        (run.path / name).write_bytes(old[name])
+    assert run.step() == 3
+    assert run.optimizer_state()["w"].tolist() == [1, 1]
+    assert set(run.tensors()) == set(hparams.shapes())
+    run.write_step(4, random_tensors(hparams), {})
+    assert not {name for name in names(run.path) if "-3" in name}
+
+
+def test_a_run_keeps_its_mark(run: ModelDir) -> None:
+    assert run.mark() == MARK
+    run.start(run, Mark(record_tokens=LITERAL))
+    assert run.mark() == Mark(record_tokens=LITERAL)
+    assert run.step() == 3
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        'model_checkpoint_path: "model-500"\nall_model_checkpoint_paths: "model-400"\n',
+        'model_checkpoint_path: "/content/checkpoint/run1/model-500"\n',
+        'model_checkpoint_path: "checkpoint/run1/model-500"\r\n',
+    ],
+)
+def test_the_newest_checkpoint_is_the_named_one_wherever_it_was_made(tmp_path: Path, written: str) -> None:
+    (tmp_path / "checkpoint").write_bytes(written.encode())
+    assert ModelDir(tmp_path).latest() == tmp_path / "model-500"
+    assert ModelDir(tmp_path).step() == 500
+
+
+def test_a_folder_without_a_checkpoint_says_so(tmp_path: Path) -> None:
+    with pytest.raises(MissingError, match=r"checkpoint: not there, so .* holds no checkpoint"):
+        ModelDir(tmp_path).tensors()
+    (tmp_path / "checkpoint").write_text("nothing\n", encoding="utf8")
+    with pytest.raises(InputError, match=r"checkpoint: names no checkpoint; its first line must be"):
+        ModelDir(tmp_path).step()
+    (tmp_path / "checkpoint").write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match=r"checkpoint: can't be read"):
+        ModelDir(tmp_path).step()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[]",
+        "null",
+        '{"record_tokens": "compact"}',
+        '{"sections": null}',
+        '{"sections": [], "more": 1}',
+        '{"sections": [], "record_tokens": "both"}',
+        '{"sections": [], "categories": ["cats"]}',
+    ],
+)
+def test_what_is_no_mark_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "redditgen.json").write_text(content, encoding="utf8")
+    with pytest.raises(InputError, match=r"redditgen\.json"):
+        ModelDir(tmp_path).mark()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"n_ctx": 0},
+        {"n_layer": -1},
+        {"n_head": 3},
+        {"n_embd": "wide"},
+        {"n_embd": None},
+        {"n_vocab": float("nan")},
+        {"n_vocab": float("inf")},
+    ],
+)
+def test_sizes_that_no_model_has_are_refused(tmp_path: Path, hparams: Hparams, changes: dict[str, Any]) -> None:
+    (tmp_path / "hparams.json").write_text(json.dumps(vars(hparams) | changes), encoding="utf8")
+    with pytest.raises(InputError, match=r"hparams\.json: (sizes )?must be"):
+        ModelDir(tmp_path).hparams()
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "null", '{"n_vocab": 4}', '"text"'])
+def test_what_are_no_hparams_is_refused(tmp_path: Path, content: str) -> None:
+    with pytest.raises(MissingError, match=r"hparams\.json: not there"):
+        ModelDir(tmp_path).hparams()
+    (tmp_path / "hparams.json").write_text(content, encoding="utf8")
+    with pytest.raises(InputError, match=r"hparams\.json: must be JSON with whole numbers for n_vocab, n_ctx"):
+        ModelDir(tmp_path).hparams()
+
+
+def test_a_damaged_optimizer_state_is_named_and_a_missing_one_is_empty(run: ModelDir) -> None:
+    path = run.path / "optimizer-3.safetensors"
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(InputError, match=r"optimizer-3\.safetensors: can't be read .*; delete it to go on without it"):
+        run.optimizer_state()
+    path.unlink()
+    assert run.optimizer_state() == {}
+
+
+def test_a_model_is_found_in_its_folder_before_those_that_come_with_redditgen(model_dir: Path, tmp_path: Path) -> None:
+    assert find_model("tiny", model_dir).path == model_dir / "tiny"
+    (tmp_path / "mini").mkdir()
+    (tmp_path / "mini/hparams.json").write_text("{}", encoding="utf8")
+    assert find_model("mini", tmp_path).path == tmp_path / "mini"
+
+
+@pytest.mark.skipif(not bundled.path("models/mini/hparams.json").exists(), reason="no models/mini yet")
+def test_mini_comes_with_redditgen_whole(tmp_path: Path) -> None:
+    mini = find_model("mini", tmp_path)
+    assert set(mini.tensors()) == set(mini.hparams().shapes())
+    assert len(mini.tokenizer()) == mini.hparams().n_vocab
+
+
+def test_what_is_not_found_is_an_error_that_names_what_there_is(model_dir: Path, run: ModelDir, tmp_path: Path) -> None:
+    with pytest.raises(MissingError, match=r"model 355M: no .*355M/hparams\.json; the models there are: .*tiny"):
+        find_model("355M", model_dir)
+    assert find_run("run1", run.path.parent) == run
+    with pytest.raises(
+        MissingError, match=r"run b: no .*b/checkpoint; make it with: redditgen finetune DATASET --run b .*: run1\)"
+    ):
+        find_run("b", run.path.parent)
+    with pytest.raises(MissingError, match=r"runs there are: none"):
+        find_run("b", tmp_path / "nowhere")
