@@ -46,7 +46,7 @@ def test_a_short_run_has_a_learning_rate_above_zero_at_each_step() -> None:
 
 def test_a_narrower_model_takes_larger_steps() -> None:
     assert default_learning_rate(Hparams(50257, 1024, 768, 12, 12)) == pytest.approx(1e-4)
-    assert default_learning_rate(Hparams(8192, 256, 256, 4, 4)) == pytest.approx(9e-4)
+    assert default_learning_rate(Hparams(8192, 256, 256, 4, 4)) == pytest.approx(3e-4)
 
 
 def test_weights_put_into_a_network_are_taken_out_the_same(hparams: Hparams) -> None:
