@@ -164,7 +164,7 @@ def test_rows_without_a_title_are_skipped_and_counted(tmp_path: Path) -> None:
         (b"\n\n", "is empty"),
         (b"subreddit,title\n", "has a header, and no row with a text in 'title'"),
         (b"subreddit,title\na, \n", "has a header, and no row with a text in 'title'"),
-        (b"sub,headline\na,b\n", r"no column 'title' \(--keyword-gen\); there are: sub, headline"),
+        (b"sub,headline\na,b\n", r"no column 'title' \(--title-field\); there are: sub, headline"),
         (b"sub,title\na,b\n", r"no column 'subreddit' \(--category-field\); there are: sub, title"),
         (b"subreddit,title\na,What, really?\n", "line 2 has 3 fields, the header 2"),
         (b"subreddit,title\na,ok\nb,caf\xe9\n", r"line 3, byte 6 \(0xe9\) is not UTF-8"),
@@ -259,3 +259,12 @@ def test_a_ray_that_runs_already_is_used_and_left_running(titles: Path, tmp_path
         ray.shutdown()
     with pytest.raises(InputError, match="broken_model' can't be loaded"):
         encode(replace(broken, workers=1))
+
+
+def test_keywords_come_from_the_title_field_unless_another_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "headlines.csv", [("Otters juggle stones", "A body of work")], ("headline", "text"))
+    settings = EncodeSettings(input=path, repeat=9, category_field="", title_field="headline", body_field="text")
+    of_titles = encoded(settings)
+    of_bodies = encoded(replace(settings, keyword_gen="text", overwrite=True))
+    assert "Otters" in " ".join(record.keywords or "" for record in of_titles)
+    assert "work" in " ".join(record.keywords or "" for record in of_bodies)

@@ -448,3 +448,9 @@ def test_a_checkpoint_folder_that_can_not_be_written_is_named(finetuning: Settin
     settings.checkpoint_dir.write_text("not a folder", encoding="utf8")
     with pytest.raises(InputError, match=r"checkpoint/run1.*: can't be written"):
         finetune(settings)
+
+
+def test_nothing_is_reported_before_the_first_step_where_nothing_is_held_out(finetuning: Settings) -> None:
+    settings = finetuning(val_fraction=0.0)
+    finetune(settings)
+    assert [line["step"] for line in metrics(run_of(settings))] == [1, 2, 3, 4, 5, 6]

@@ -19,7 +19,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple, TextIO
 
-from redditgen.errors import InputError, MissingError, RedditgenError, UsageError
+from redditgen.errors import InputError, MissingError, RedditgenError
 from redditgen.keywords import category, keywords_of, normalise, plain_quotes
 from redditgen.markup import Record, build
 from redditgen.output import refuse_existing, whole, write_sidecar
@@ -67,7 +67,7 @@ def encode(settings: EncodeSettings) -> dict[str, int]:
         head = list(islice(rows, _RAY_PAYS_FROM))
         workers = _workers(settings, is_small=len(head) < _RAY_PAYS_FROM)
         if not head:
-            raise InputError(f"{settings.input}: has a header, and no row with a text in '{_text_column(settings)}'")
+            raise InputError(f"{settings.input}: has a header, and no row with a text in '{settings.text_field}'")
         with whole(settings.output) as temporary, temporary.open("w", encoding="utf8", newline="\n") as output:
             for records in _windows_of_records(chain(head, rows), settings, workers):
                 counts["records"] += len(records)
@@ -102,13 +102,6 @@ def _workers(settings: EncodeSettings, *, is_small: bool) -> int:
 # Reading
 
 
-def _text_column(settings: EncodeSettings) -> str:
-    """The column without whose text a row is not worth a record."""
-    if not (settings.title_field or settings.body_field):
-        raise UsageError("--title-field and --body-field are both empty: there is nothing to learn from")
-    return settings.title_field or settings.body_field
-
-
 def _rows(file: TextIO, settings: EncodeSettings, counts: Counter[str]) -> Iterator[Row]:
     """The rows that have a text; `counts` grows as they are read."""
     counts.update(rows=0, skipped=0, titles=0, records=0, categories=0)
@@ -131,11 +124,11 @@ def _numbered_rows(file: TextIO, settings: EncodeSettings) -> Iterator[tuple[Row
     header = [name.strip() for name in next(table, [])]
     if not header:
         raise InputError(f"{settings.input}: is empty; a CSV with a header line is needed")
-    source = _position("keywords_field" if settings.keywords_field else "keyword_gen", header, settings)
+    source = _position(_keyword_option(settings), header, settings)
     at_category, at_title, at_body = (
         _position(option, header, settings) for option in ("category_field", "title_field", "body_field")
     )
-    at_text = header.index(_text_column(settings))
+    at_text = header.index(settings.text_field)
     for number, cells in enumerate(table):
         row = Row(
             number,
@@ -145,6 +138,12 @@ def _numbered_rows(file: TextIO, settings: EncodeSettings) -> Iterator[tuple[Row
             body=None if at_body is None else cells[at_body],
         )
         yield row, cells[at_text]
+
+
+def _keyword_option(settings: EncodeSettings) -> str:
+    """The option that names the column in which the keywords are, or are looked for."""
+    options = ("keywords_field", "keyword_gen", "title_field", "body_field")
+    return next(option for option in options if getattr(settings, option))
 
 
 def _position(option: str, header: list[str], settings: EncodeSettings) -> int | None:

@@ -71,7 +71,9 @@ class EncodeSettings:
     title_field: str = option("title", "Column of the title; '' for none.")
     body_field: str = option("", "Column of the body; '' for none.")
     keywords_field: str = option("", "Column of ready keywords, instead of finding them with spaCy.")
-    keyword_gen: str = option("title", "Column in which spaCy looks for keywords.")
+    keyword_gen: str | None = option(
+        None, "Column in which spaCy looks for keywords.  [default: the title's, or the body's if there is no title]"
+    )
     keyword_sep: str = option(",", "What stands between the keywords of --keywords-field.")
     repeat: int = option(3, "Write each title this many times, each with another draw of its keywords.")
     max_keywords: int = option(3, "A draw holds at most this many keywords.")
@@ -88,6 +90,12 @@ class EncodeSettings:
         _require(self.max_keywords >= 0, f"--max-keywords must be 0 or more, not {self.max_keywords}")
         _require(self.workers >= 0, f"--workers must be 0 (automatic) or more, not {self.workers}")
         _require(self.keyword_sep != "", "--keyword-sep must not be empty")
+        _require(self.text_field != "", "--title-field and --body-field are both empty: there is nothing to learn from")
+
+    @property
+    def text_field(self) -> str:
+        """The column without whose text a row is not worth a record."""
+        return self.title_field or self.body_field
 
     @property
     def output(self) -> Path:

@@ -117,7 +117,7 @@ class _Finetuning:
             run.clear()
         run.start(self.job.weights, self.data.mark)
         self.metrics.cut(start)
-        if not start:
+        if not start and len(self.data.held_out):
             self._report(0)
         with held_back() as interrupted, Progress(run.path.name, unit="steps", total=end, done=start) as progress:
             for step, indices in zip(range(start + 1, end + 1), self._batches(start), strict=False):
