@@ -90,10 +90,12 @@ def write(prefix: Path, tensors: "Mapping[str, np.ndarray]") -> None:
                 entry = Entry("<f4", tensors[name].shape, 0, file.tell(), len(content), _masked_crc(content))
                 pairs.append((name.encode("utf8"), _encoded(entry)))
                 file.write(content)
-            _flush(file.fileno())
+            file.flush()
+            os.fsync(file.fileno())
         with new_index.open("wb") as file:
             file.write(_built_table(pairs))
-            _flush(file.fileno())
+            file.flush()
+            os.fsync(file.fileno())
         new_data.replace(data)
         new_index.replace(index)
     except OSError as error:
@@ -101,10 +103,6 @@ def write(prefix: Path, tensors: "Mapping[str, np.ndarray]") -> None:
     finally:
         new_data.unlink(missing_ok=True)
         new_index.unlink(missing_ok=True)
-
-
-def _flush(descriptor: int) -> None:
-    os.fsync(descriptor)
 
 
 def _data_path(prefix: Path, shard: int, shards: int) -> Path:
