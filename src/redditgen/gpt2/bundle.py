@@ -61,21 +61,32 @@ def read_index(prefix: Path) -> tuple[dict[str, Entry], int]:
         ) from error
 
 
-def read(prefix: Path, shapes: Mapping[str, tuple[int, ...]]) -> "dict[str, np.ndarray]":
-    """The tensors that `shapes` names, each checked against its shape and its crc32c; others are left alone.
-
-    Raises MissingError for a missing file, and InputError naming the file and the tensor for anything else.
-    """
+def read_matching_index(prefix: Path, shapes: Mapping[str, tuple[int, ...]]) -> tuple[dict[str, Entry], int]:
+    """The same, with the tensors that `shapes` names in these shapes; raises InputError naming one that is not."""
     entries, shards = read_index(prefix)
-    tensors = {}
     for name, shape in shapes.items():
         if name not in entries:
             raise InputError(f"{prefix}.index: holds no tensor {name}; is hparams.json another model's?")
         if entries[name].shape != shape:
             stands, wanted = list(entries[name].shape), list(shape)
             raise InputError(f"{prefix}.index: {name} is {stands} but hparams.json asks for {wanted}")
-        tensors[name] = _read_tensor(_data_path(prefix, entries[name].shard, shards), name, entries[name])
-    return tensors
+    return entries, shards
+
+
+def read(prefix: Path, shapes: Mapping[str, tuple[int, ...]]) -> "dict[str, np.ndarray]":
+    """The tensors that `shapes` names, each checked against its shape and its crc32c; others are left alone.
+
+    Raises MissingError for a missing file, and InputError naming the file and the tensor for anything else.
+    """
+    entries, shards = read_matching_index(prefix, shapes)
+    return {name: _read_tensor(_data_path(prefix, entries[name].shard, shards), name, entries[name]) for name in shapes}
+
+
+def verify(prefix: Path) -> None:
+    """Check every tensor's crc32c, with one tensor in memory at a time; raises as `read` does."""
+    entries, shards = read_index(prefix)
+    for name, entry in entries.items():
+        _read_tensor(_data_path(prefix, entry.shard, shards), name, entry)
 
 
 def write(prefix: Path, tensors: "Mapping[str, np.ndarray]") -> None:
