@@ -1,0 +1,110 @@
+"""Runs and base models as folders that other programs read.
+
+    hf   Hugging Face's layout, for transformers
+    ct2  CTranslate2's, with the tokenizer's files of Hugging Face's
+    tf   a base model in OpenAI's, for gpt-2-simple as models/NAME, and for finetune --model
+
+In each folder lies `redditgen.meta.json`, a sidecar as other outputs have it beside them. It goes where the folder
+goes, and by it a folder is known as an export, which alone --overwrite replaces.
+"""
+
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from redditgen.errors import OutputExists
+from redditgen.gpt2 import huggingface, huggingface_tokenizer
+from redditgen.gpt2.rundir import ModelDir, Weights, find_model, find_run
+from redditgen.gpt2.sampling import specification
+from redditgen.gpt2.tokenizer import Tokenizer
+from redditgen.gpt2.weights import Hparams
+from redditgen.model_card import SNIPPETS, model_card
+from redditgen.output import sidecar_path, whole_folder, write_sidecar
+from redditgen.settings import ExportSettings
+
+if TYPE_CHECKING:
+    from redditgen.gpt2.weights import Tensors
+
+_META = "redditgen"
+_LAYOUTS = {"hf": "Hugging Face's", "ct2": "CTranslate2's", "tf": "OpenAI's"}
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Model:
+    """What an exported folder is made of."""
+
+    hparams: Hparams
+    tokenizer: Tokenizer
+    tensors: "Tensors"
+
+
+def export(settings: ExportSettings) -> Path:
+    """Write the folder that the settings name and give its path."""
+    out = settings.output
+    _refuse_existing(out, settings.overwrite)
+    run = _run(settings)
+    source = run or find_model(settings.model or "", settings.model_dir)
+    model = _Model(source.hparams(), source.tokenizer(), source.tensors())
+    with whole_folder(out) as temporary:
+        _WRITERS[settings.to](temporary, model)
+        if run and settings.to in SNIPPETS:
+            card = model_card(settings.name, run.step(), run.mark(), model.hparams, to=settings.to)
+            (temporary / "README.md").write_text(card, encoding="utf8")
+        write_sidecar(temporary / _META, settings, inputs=[_weights_file(source)], step=run.step() if run else None)
+        replaced = _set_aside(out)
+    if replaced:
+        shutil.rmtree(replaced, ignore_errors=True)
+    what = f"run {settings.name} at step {run.step()}" if run else f"model {settings.name}"
+    _log.info("%s: %s in %s layout", out, what, _LAYOUTS[settings.to])
+    return out
+
+
+def _run(settings: ExportSettings) -> ModelDir | None:
+    if settings.model is not None:
+        return None
+    return find_run(settings.run_name, settings.checkpoint_dir, settings.step)
+
+
+def _write_hf(folder: Path, model: _Model) -> None:
+    huggingface.write(folder, model.hparams, model.tokenizer, model.tensors)
+
+
+def _write_ct2(folder: Path, model: _Model) -> None:
+    specification(model.hparams, model.tokenizer, model.tensors).save(str(folder))
+    huggingface_tokenizer.write(folder, model.tokenizer, model.hparams.n_ctx)
+
+
+def _write_tf(folder: Path, model: _Model) -> None:
+    ModelDir(folder).write_base(model.hparams, model.tokenizer, model.tensors)
+
+
+_WRITERS: dict[str, Callable[[Path, _Model], None]] = {"hf": _write_hf, "ct2": _write_ct2, "tf": _write_tf}
+
+
+def _weights_file(source: Weights) -> Path:
+    """The file whose hash tells the weights: of ours the index, which holds a checksum of every tensor."""
+    return Path(f"{source.latest()}.index") if isinstance(source, ModelDir) else source.weights()
+
+
+def _refuse_existing(out: Path, overwrite: bool) -> None:
+    if not out.exists():
+        return
+    if not overwrite:
+        raise OutputExists(f"{out}: already exists; pass --overwrite to replace it, or --out for another name")
+    if not sidecar_path(out / _META).is_file():
+        raise OutputExists(f"{out}: is no export of redditgen's and stays as it is; give another name with --out")
+
+
+def _set_aside(out: Path) -> Path | None:
+    """Rename what is there already, so that at no time less than a whole folder lies at its place."""
+    if not out.exists():
+        return None
+    aside = out.with_name(f".{out.name}.{os.getpid()}.old")
+    out.replace(aside)
+    return aside
