@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from redditgen import markup
+from redditgen import markup, tf1
+from redditgen.errors import MissingError
 from redditgen.finetune import finetune
 from redditgen.gpt2 import tokenizer
 from redditgen.gpt2.rundir import ModelDir
@@ -139,6 +140,15 @@ def checkpoint_dir(dataset: Path, model_dir: Path, tmp_path_factory: pytest.Temp
     long_enough = {"run": "trained", "steps": 120, "batch_size": 32, "learning_rate": 0.02}
     finetune(FinetuneSettings(**(_short(dataset, model_dir, folder) | long_enough)))
     return folder / "checkpoint"
+
+
+@pytest.fixture(scope="session")
+def tf1_python() -> Path:
+    """A Python 3.7 with TensorFlow 1.15; what needs it is skipped where there is none."""
+    try:
+        return tf1.find()
+    except MissingError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
 import csv
+import io
 import json
 import logging
 import tracemalloc
@@ -6,11 +7,13 @@ from collections import Counter, deque
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from redditgen.decode import decode, lines
 from redditgen.errors import InputError, MissingError, OutputExists, UsageError
 from redditgen.markup import END, START, Record, build
-from redditgen.records import records
+from redditgen.records import records, records_in
 from redditgen.rows import write_rows
 from redditgen.settings import DecodeSettings
 
@@ -77,7 +80,7 @@ def test_unfinished_and_malformed_records_are_counted_and_logged(
 ) -> None:
     path = tmp_path / "samples.txt"
     path.write_text(
-        f"{START}~@cut off\n{START}~@whole{END}\n{START}no section{END}\n"
+        f"{START}~@cut off\n{START}~@whole{END}\n{START}before ~@title{END}\n"
         f"{START}~@first\n{SEPARATOR}second{END}\n{START}~@last",
         encoding="utf8",
     )
@@ -86,6 +89,42 @@ def test_unfinished_and_malformed_records_are_counted_and_logged(
         assert list(records(path, counts)) == [Record(title="whole")]
     assert counts == {"records": 1, "broken": 4}
     assert "4 unfinished or malformed" in caplog.text
+
+
+titles = st.text(st.characters(codec="utf8"), min_size=1, max_size=5) | st.sampled_from([START, END, "~@", "a\r\nb"])
+some_records = st.lists(
+    st.builds(Record, title=titles, category=st.none() | titles)
+    | st.builds(Record, title=titles, marked=st.just(False)),
+    max_size=8,
+)
+
+
+@given(some_records, st.sampled_from(["\n", "\r\n", "", "\n" + SEPARATOR]))
+def test_a_files_first_record_says_whether_its_records_have_marks(made: list[Record], between: str) -> None:
+    text = "".join(build(record) + between for record in made)
+    counts: Counter[str] = Counter()
+    if not made:
+        with pytest.raises(InputError, match=r"a\.txt: holds no record"):
+            list(records_in(io.StringIO(text), Path("a.txt"), counts))
+        return
+    kept = [record for record in made if record.marked == made[0].marked]
+    assert list(records_in(io.StringIO(text, newline=""), Path("a.txt"), counts)) == kept
+    assert (counts["records"], counts["broken"]) == (len(kept), len(made) - len(kept))
+
+
+def test_a_record_without_marks_among_others_is_malformed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        found = read(tmp_path / "a.txt", f"{build(CATS)}\n{START}a slip of the model{END}\n{build(DOGS)}\n")
+    assert found == [CATS, DOGS]
+    assert "a.txt: 1 unfinished or malformed records left out" in caplog.text
+
+
+def test_records_without_marks_are_titles(tmp_path: Path) -> None:
+    path = tmp_path / "titles.txt"
+    path.write_text(f"{START}One{END}\n{START}Two,\\nthree{END}\n", encoding="utf8")
+    assert list(lines(DecodeSettings(input=path))) == ["One", "Two, three"]
+    with pytest.raises(InputError, match="no record has a section category"):
+        list(lines(DecodeSettings(input=path, sections="category")))
 
 
 @pytest.mark.parametrize("filler", [65_536 - 5, 65_536 - len(START) - 2, 65_536 - 30])
@@ -113,7 +152,9 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, monkeypatch: pytest.
     assert peak < path.stat().st_size / 4
 
 
-@pytest.mark.parametrize("text", ["", "just text\n", f"{START}no section{END}", f"{START}~@unfinished"])
+@pytest.mark.parametrize(
+    "text", ["", "just text\n", f"{START}{END}", f"{START}before ~@title{END}", f"{START}~@unfinished"]
+)
 def test_a_file_without_a_record_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "none.txt"
     path.write_text(text, encoding="utf8")

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from redditgen.gpt2.dataset import examples, is_held_out, prompt_ids
-from redditgen.gpt2.rundir import COMPACT, LITERAL
+from redditgen.gpt2.examples import examples, is_held_out, prompt_ids
+from redditgen.gpt2.rundir import COMPACT, LITERAL, NO_RECORDS
 from redditgen.gpt2.tokenizer import Tokenizer, train
 from redditgen.markup import END, START, Record, build, prompt, sections_text
 
@@ -13,7 +13,9 @@ CAT = Record(category="cats", keywords="ball", title="My cat plays")
 texts = st.text(st.characters(codec="utf8"), max_size=6) | st.sampled_from(
     [END, START, "~@", '"quoted"', "é🎉", "a\nb"]
 )
-records = st.builds(Record, *[st.none() | texts] * 4)
+records = st.builds(Record, *[st.none() | texts] * 4) | st.builds(
+    Record, title=texts.filter(bool), marked=st.just(False)
+)
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +105,34 @@ def test_a_prompt_has_the_tokens_of_the_records_beginning(tokenizer: Tokenizer, 
     for ids in prompt_ids(starts, tokenizer, record_tokens):
         assert len(ids) > 1
         assert sequence[: len(ids)] == ids
+
+
+def test_a_prompt_of_a_record_without_marks_is_the_start_token_alone(tokenizer: Tokenizer) -> None:
+    sequence = examples([Record(title="My cat", marked=False)], tokenizer, COMPACT, context=1000).sequences[0].tolist()
+    assert prompt_ids([prompt(Record(), "")], tokenizer, COMPACT) == [[tokenizer.end]] == [sequence[:1]]
+    assert tokenizer.decode(sequence[1:-1]) == "My cat"
+
+
+def test_a_raw_prompt_is_its_tokens_with_the_one_token_where_the_run_has_it(tokenizer: Tokenizer) -> None:
+    end, my, cat = tokenizer.end, *(encoding.ids for encoding in tokenizer.encode(["My", " cat"]))
+    texts = ["My", f"{START}My", f"My{END}", f"{START}My{END}{START} cat", "", START]
+    compact = [my, [end, *my], [*my, end], [end, *my, end, end, *cat], [end], [end]]
+    assert prompt_ids(texts, tokenizer, COMPACT) == compact
+    for record_tokens in (LITERAL, NO_RECORDS):
+        made = prompt_ids(texts, tokenizer, record_tokens)
+        assert made[4] == [end]  # as gpt-2-simple begins where nothing is asked
+        assert [tokenizer.decode(ids) for ids in made[:4] + made[5:]] == texts[:4] + texts[5:]
+        assert not any(end in ids for ids in made[:4] + made[5:])
+
+
+@pytest.mark.parametrize("record_tokens", [COMPACT, LITERAL])
+def test_a_title_without_marks_is_measured_with_the_token_that_ends_it(
+    tokenizer: Tokenizer, record_tokens: str
+) -> None:
+    made = examples([Record(title="My cat", marked=False)], tokenizer, record_tokens, context=1000)
+    ids, (start,), (end,) = made.sequences[0].tolist(), made.title_starts, made.title_ends
+    assert (tokenizer.decode(ids[start:end]), end) == ("My cat" + END, len(ids))
+    assert made.title_chars.tolist() == [6]
 
 
 def test_titles_are_held_out_by_their_text_and_the_seed() -> None:

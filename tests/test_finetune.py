@@ -15,7 +15,8 @@ from conftest import Settings
 
 from redditgen.errors import InputError, Interrupted, MissingError, OutputExists, RedditgenError, UsageError
 from redditgen.finetune import finetune
-from redditgen.gpt2.dataset import is_held_out
+from redditgen.gpt2 import huggingface
+from redditgen.gpt2.examples import is_held_out
 from redditgen.gpt2.rundir import ModelDir
 from redditgen.markup import END, START, Record, build, parse
 from redditgen.records import records
@@ -221,7 +222,7 @@ def command_line(settings: FinetuneSettings) -> list[str]:
     options = [
         f"--{name.replace('_', '-')}={value}"
         for name, value in asdict(settings).items()
-        if name not in ("dataset", "overwrite") and value is not None
+        if name != "dataset" and value is not None and not isinstance(value, bool)
     ]
     return [sys.executable, "-m", "redditgen", "finetune", str(settings.dataset), *options]
 
@@ -308,11 +309,28 @@ def test_a_base_model_taken_for_a_run_is_not_destroyed(finetuning: Settings, tin
     }
 
 
-@pytest.mark.parametrize("option", ["run", "model"])
-@pytest.mark.parametrize("name", ["..", ".", "a/b", "/tmp"])
-def test_a_run_or_model_is_a_folder_in_its_folder(finetuning: Settings, option: str, name: str) -> None:
-    with pytest.raises(UsageError, match=f"--{option} must be a plain folder name"):
-        finetuning(**{option: name})
+@pytest.mark.parametrize("name", ["..", ".", "a/b", "/tmp", ""])
+def test_a_run_is_a_folder_in_its_folder(finetuning: Settings, name: str) -> None:
+    with pytest.raises(UsageError, match="--run must be a plain folder name"):
+        finetuning(run=name)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"engine": "gpt2-simple"}, "--engine must be torch or gpt-2-simple, not 'gpt2-simple'"),
+        ({"optimizer": "adamw"}, "--optimizer must be adam or sgd, not 'adamw'"),
+        ({"record_tokens": "none"}, "--record-tokens must be compact or literal, not 'none'"),
+        ({"window": 1}, "--window must be 2 or more, not 1"),
+        ({"batch_size": 0}, "--batch-size must be 1 or more, not 0"),
+        ({"accumulate_gradients": 0}, "--accumulate-gradients must be 1 or more, not 0"),
+        ({"max_checkpoints": -1}, "--max-checkpoints must be 0 or more, not -1"),
+        ({"combine": 0}, "--combine must be 1 or more, not 0"),
+    ],
+)
+def test_a_setting_out_of_range_is_named(finetuning: Settings, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=f"^{message}$"):
+        finetuning(**changes)
 
 
 def test_a_run_keeps_its_record_tokens_and_its_model(finetuning: Settings) -> None:
@@ -347,6 +365,268 @@ def test_a_run_without_our_mark_goes_on_with_literal_tokens(finetuning: Settings
     assert [line["step"] for line in metrics(run_of(settings))] == [7, 8]
 
 
+def test_batches_of_a_step_are_those_of_so_many_steps(finetuning: Settings) -> None:
+    """At a rate too small to learn anything, a step of two batches has the mean loss of two steps of one."""
+    one, two = (
+        finetuning(run=str(number), steps=steps, accumulate_gradients=number, learning_rate=1e-12)
+        for number, steps in ((1, 40), (2, 20))
+    )
+    for settings in (one, two):
+        finetune(settings)
+    lines, pairs = (metrics(run_of(settings))[1:] for settings in (one, two))
+    tokens = np.diff([0] + [line["tokens"] for line in lines])
+    nats = tokens * [line["loss"] for line in lines]
+    assert [line["tokens"] for line in pairs] == [line["tokens"] for line in lines[1::2]]
+    wanted = nats.reshape(-1, 2).sum(1) / tokens.reshape(-1, 2).sum(1)
+    assert [line["loss"] for line in pairs] == pytest.approx(wanted.tolist(), rel=1e-5)
+
+
+@pytest.fixture
+def plain_text(titles: list[str], tmp_path: Path) -> Path:
+    path = tmp_path / "plain.txt"
+    path.write_text("".join(f"{title}\n" for title in titles), encoding="utf8")
+    return path
+
+
+@pytest.mark.parametrize("kind", ["records", "windows"])
+@pytest.mark.parametrize("changes", [{}, {"accumulate_gradients": 2}, {"optimizer": "sgd", "learning_rate": 0.1}])
+def test_whatever_is_learned_two_commands_are_one(
+    finetuning: Settings, plain_text: Path, kind: str, changes: dict[str, Any]
+) -> None:
+    """Of records across the end of an epoch, which is at step 18 with two batches a step."""
+    given = changes | ({"dataset": plain_text, "window": 24} if kind == "windows" else {})
+    whole, halves = finetuning(run="whole", steps=24, **given), finetuning(run="halves", steps=24, **given)
+    finetune(whole)
+    for step in (5, 19):
+        with pytest.raises(Interrupted):
+            interrupted_at(step, halves)
+    assert finetune(halves) == 24
+    assert learned(run_of(halves)) == learned(run_of(whole))
+
+
+def test_plain_text_is_learned_in_windows(
+    finetuning: Settings, plain_text: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = finetuning(dataset=plain_text, window=24, steps=60, learning_rate=0.02, print_every=20, sample_every=60)
+    with caplog.at_level(logging.INFO):
+        finetune(settings)
+    run, lines = run_of(settings), metrics(run_of(settings))
+    assert [line["tokens"] for line in lines] == [0, 20 * 8 * 23, 40 * 8 * 23, 60 * 8 * 23]
+    assert lines[-1]["val_loss"] < lines[0]["val_loss"] / 2
+    assert lines[-1]["val_bits_per_char"] < lines[0]["val_bits_per_char"] / 2
+    assert (run.mark().record_tokens, run.mark().sections, run.mark().categories) == ("none", (), {})
+    assert "plain.txt: holds no record, so it is learned as plain text" in caplog.text
+    sample = (settings.sample_dir / "run1/samples-60").read_text(encoding="utf8")
+    assert len(sample) > 40
+    assert START not in sample
+
+
+def test_the_window_and_the_seed_make_another_run_of_plain_text(finetuning: Settings, plain_text: Path) -> None:
+    usual = finetuning(dataset=plain_text, window=24)
+    runs = [usual, *(replace(usual, run=name, **changes) for name, changes in WINDOWS.items())]
+    for settings in runs:
+        finetune(settings)
+    weights = [learned(run_of(settings))[2] for settings in runs]
+    assert weights[0] == weights[1]
+    assert weights[0] not in weights[2:]
+    assert len({metrics(run_of(settings))[0]["val_loss"] for settings in runs[:2]}) == 1
+
+
+WINDOWS: dict[str, dict[str, Any]] = {"same": {}, "seed": {"seed": 1}, "window": {"window": 23}}
+
+
+def test_a_run_of_records_never_goes_on_with_plain_text_nor_the_other_way(
+    finetuning: Settings, plain_text: Path
+) -> None:
+    records_first, plain_first = finetuning(run="records"), finetuning(run="plain", dataset=plain_text, window=24)
+    for settings in (records_first, plain_first):
+        finetune(settings)
+    before = content(records_first.checkpoint_dir)
+    with pytest.raises(UsageError, match=r"plain\.txt: is plain text, which run records never saw; start another run"):
+        finetune(replace(records_first, dataset=plain_text, more=2))
+    with pytest.raises(UsageError, match=r"titles_encoded\.txt: is records, which run plain never saw"):
+        finetune(replace(plain_first, dataset=records_first.dataset, more=2))
+    assert content(records_first.checkpoint_dir) == before
+
+
+def test_a_run_of_plain_text_has_no_record_tokens_to_contradict(finetuning: Settings, plain_text: Path) -> None:
+    """Given on the command line, they mean nothing, each time."""
+    settings = finetuning(dataset=plain_text, window=24, record_tokens="compact")
+    finetune(settings)
+    assert finetune(replace(settings, more=2)) == 8
+
+
+def test_a_table_of_titles_is_learned_as_records_without_marks(
+    finetuning: Settings, titles: list[str], tmp_path: Path
+) -> None:
+    table = tmp_path / "titles.csv"
+    table.write_text("title\n" + "".join(f'"{title}"\n' for title in titles), encoding="utf8")
+    settings = finetuning(dataset=table, steps=60, learning_rate=0.02, sample_every=60, sample_num=4, batch_size=32)
+    finetune(settings)
+    mark = run_of(settings).mark()
+    assert (mark.record_tokens, mark.sections, mark.categories) == ("compact", (), {})
+    lines = (settings.sample_dir / "run1/samples-60").read_text(encoding="utf8").splitlines()
+    found = [record for line in lines if (record := parse(line))]
+    assert len(found) > 1
+    assert not any(record.marked for record in found)
+    assert all((record.title or "").startswith("My ") for record in found)
+
+
+def test_only_the_layers_of_a_run_change_where_only_they_shall(finetuning: Settings, tiny: ModelDir) -> None:
+    settings = finetuning(only_train_transformer_layers=True, memory_saving_gradients=True)
+    finetune(settings)
+    before, after = tiny.tensors(), run_of(settings).tensors()
+    kept = {name for name in before if before[name].tobytes() == after[name].tobytes()}
+    assert kept == {"model/wte", "model/wpe", "model/ln_f/g", "model/ln_f/b"}
+    finetune(replace(settings, only_train_transformer_layers=False, more=2))
+    changed = run_of(settings).tensors()
+    assert not {name for name in before if before[name].tobytes() == changed[name].tobytes()}
+
+
+def test_the_optimizer_may_change_from_command_to_command(finetuning: Settings) -> None:
+    settings = finetuning(steps=2, learning_rate=1e-3)
+    for step, optimizer in ((2, "adam"), (4, "sgd"), (6, "adam"), (8, "sgd"), (10, "sgd")):
+        assert finetune(replace(settings, steps=step, optimizer=optimizer)) == step
+        assert bool(run_of(settings).optimizer_state()) == (optimizer == "adam")
+    rates = [line["lr"] for line in metrics(run_of(settings))]
+    assert {rates[step] for step in (3, 4, 7, 8, 9, 10)} == {1e-3}
+    assert max(rates[step] for step in (1, 2, 5, 6)) < 1e-3
+
+
+@pytest.mark.parametrize(("keep", "kept"), [(1, [10]), (3, [6, 8, 10]), (0, [2, 4, 6, 8, 10])])
+def test_as_many_checkpoints_are_kept_as_asked_and_each_is_whole(
+    finetuning: Settings, keep: int, kept: list[int]
+) -> None:
+    settings = finetuning(steps=10, save_every=2, max_checkpoints=keep, learning_rate=0.02)
+    finetune(settings)
+    run = run_of(settings)
+    assert sorted(int(path.stem.partition("-")[2]) for path in run.path.glob("model-*.index")) == kept
+    finetune(replace(settings, run="until6", steps=10, save_every=6, max_checkpoints=2))
+    if 6 in kept:
+        older, wanted = ModelDir(run.path, 6), ModelDir(run_of(replace(settings, run="until6")).path, 6)
+        assert (older.tensors()["model/wte"] == wanted.tensors()["model/wte"]).all()
+
+
+def test_a_run_starts_from_the_weights_of_another(finetuning: Settings) -> None:
+    first = finetuning(run="first", steps=30, learning_rate=0.02, record_tokens="literal")
+    finetune(first)
+    before = content(run_of(first).path)
+    second = finetuning(run="second", model=None, restore_from=str(run_of(first).path), learning_rate=0.02)
+    assert finetune(second) == 6
+    assert content(run_of(first).path) == before
+    lines = metrics(run_of(second))
+    assert [line["step"] for line in lines] == [0, 1, 2, 3, 4, 5, 6]
+    assert lines[0]["val_loss"] == metrics(run_of(first))[-1]["val_loss"]
+    mark = run_of(second).mark()
+    assert (mark.record_tokens, mark.model, mark.categories) == ("literal", "tiny", {"cats": 160, "dogs": 160})
+    assert run_of(second).hparams() == run_of(first).hparams()
+    finetune(replace(second, restore_from="latest", more=2))
+    assert run_of(second).step() == 8
+    with pytest.raises(UsageError, match=r"--record-tokens: the run in .*first has literal ones and keeps them"):
+        finetune(replace(second, run="third", record_tokens="compact"))
+    assert not (second.checkpoint_dir / "third").exists()
+
+
+def test_a_run_starts_from_the_path_of_a_model_as_from_its_name(
+    finetuning: Settings, tiny: ModelDir, tmp_path: Path
+) -> None:
+    by_name, hf = finetuning(run="name"), tmp_path / "hf"
+    hf.mkdir()
+    huggingface.write(hf, tiny.hparams(), tiny.tokenizer(), tiny.tensors())
+    finetune(by_name)
+    wanted = learned(run_of(by_name))
+    places = {"path": tiny.path, "hf": hf}
+    for name, place in places.items():
+        for run, changes in (
+            (f"model-{name}", {"model": str(place)}),
+            (f"from-{name}", {"model": None, "restore_from": str(place)}),
+        ):
+            settings = finetuning(run=run, **changes)
+            finetune(settings)
+            assert learned(run_of(settings)) == wanted, run
+            assert run_of(settings).mark().model == str(place)
+            assert run_of(settings).tokenizer().vocabulary == tiny.tokenizer().vocabulary
+            assert finetune(replace(settings, restore_from="latest", more=1)) == 7
+
+
+def test_a_run_starts_from_another_runs_folder_as_its_model(finetuning: Settings) -> None:
+    """As a model it brings its weights alone: records may be read otherwise."""
+    first = finetuning(run="first", record_tokens="literal")
+    finetune(first)
+    second = finetuning(run="second", model=str(run_of(first).path))
+    finetune(second)
+    assert run_of(second).mark().record_tokens == "compact"
+
+
+def test_a_run_of_records_starts_from_one_of_plain_text_and_the_other_way(
+    finetuning: Settings, plain_text: Path
+) -> None:
+    """A new run: only its weights are another's."""
+    plain = finetuning(run="plain", dataset=plain_text, window=24)
+    finetune(plain)
+    for name, given, wanted in (("a", None, "compact"), ("b", "literal", "literal")):
+        settings = finetuning(run=name, restore_from=str(run_of(plain).path), record_tokens=given)
+        finetune(settings)
+        mark = run_of(settings).mark()
+        assert (mark.record_tokens, mark.sections) == (wanted, ("category", "keywords", "title"))
+        assert mark.model == "tiny"
+    back = replace(plain, run="back", restore_from=str(settings.checkpoint_dir / "b"))
+    finetune(back)
+    assert run_of(back).mark() == run_of(plain).mark()
+
+
+def test_where_a_run_can_not_start_nothing_is_begun(finetuning: Settings, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for place in ("empty", "gone"):
+        settings = finetuning(restore_from=str(tmp_path / place))
+        with pytest.raises(
+            MissingError, match=rf"{place}: is no folder of a GPT-2; it needs hparams\.json .* config\.json"
+        ):
+            finetune(settings)
+        with pytest.raises(MissingError, match=rf"{place}: is no folder of a GPT-2"):
+            finetune(replace(settings, restore_from="latest", model=str(tmp_path / place)))
+        assert not settings.checkpoint_dir.exists()
+    with pytest.raises(MissingError, match=r"^newest: is no folder of a GPT-2"):
+        finetune(finetuning(restore_from="newest"))
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_run_is_not_its_own_start(finetuning: Settings, tmp_path: Path, overwrite: bool) -> None:
+    settings = finetuning()
+    finetune(settings)
+    before = content(settings.checkpoint_dir)
+    link = tmp_path / "link"
+    link.symlink_to(run_of(settings).path)
+    for place in (run_of(settings).path, run_of(settings).path / "../run1", link):
+        message = r"--restore-from: .* is the run itself; latest goes on with it" if overwrite else "already exists"
+        with pytest.raises(UsageError if overwrite else OutputExists, match=message):
+            finetune(replace(settings, restore_from=str(place), overwrite=overwrite))
+    assert content(settings.checkpoint_dir) == before
+
+
+def test_a_start_from_elsewhere_keeps_a_run_that_is_there_unless_told_otherwise(
+    finetuning: Settings, tiny: ModelDir
+) -> None:
+    settings = finetuning(restore_from=str(tiny.path), model=None)
+    finetune(settings)
+    first, before = learned(run_of(settings)), content(settings.checkpoint_dir)
+    with pytest.raises(OutputExists, match=r"run run1 already exists; --restore-from latest .* --overwrite .* --run"):
+        finetune(settings)
+    assert content(settings.checkpoint_dir) == before
+    finetune(replace(settings, steps=3, overwrite=True))
+    assert run_of(settings).step() == 3
+    finetune(replace(settings, overwrite=True))
+    assert learned(run_of(settings)) == first
+
+
+def test_a_run_remembers_the_model_it_began_from_by_what_it_was_called(finetuning: Settings, tiny: ModelDir) -> None:
+    settings = finetuning(model=str(tiny.path))
+    finetune(settings)
+    with pytest.raises(UsageError, match=rf"--model: run run1 began from {tiny.path}; start another run for mini"):
+        finetune(replace(settings, model="mini", more=2))
+    assert finetune(replace(settings, more=2)) == 8
+
+
 def test_an_unknown_model_is_an_error_that_names_those_there_are(finetuning: Settings, model_dir: Path) -> None:
     with pytest.raises(MissingError, match=r"model 124M: no .*124M/hparams\.json; the models there are: .*tiny"):
         finetune(finetuning(model="124M"))
@@ -374,15 +654,21 @@ def test_a_vocabulary_of_another_size_is_refused(finetuning: Settings, tiny: Mod
 
 
 def test_a_dataset_that_is_none_is_an_error_and_no_run_is_begun(finetuning: Settings, tmp_path: Path) -> None:
-    no_record, table = tmp_path / "no.txt", tmp_path / "titles.csv"
-    no_record.write_text("just text\n", encoding="utf8")
+    short, table, broken = tmp_path / "short.txt", tmp_path / "titles.csv", tmp_path / "a.npz"
+    short.write_text("just text\n", encoding="utf8")
+    broken.write_bytes(b"PK")
     with table.open("w", encoding="utf8", newline="") as file:
         csv.writer(file).writerows([("subreddit", "title"), ("cats", "A cat")])
     for path, kind, message in (
         (tmp_path / "gone.txt", MissingError, r"gone\.txt: no such file; `redditgen encode`"),
-        (no_record, InputError, r"no\.txt: holds no record"),
-        (table, InputError, r"titles\.csv: holds no record"),
-        (tmp_path, InputError, r"can't be read: Is a directory"),
+        (
+            short,
+            InputError,
+            r"short\.txt: its longest text has \d+ tokens to train on, and a window 64; lower --window",
+        ),
+        (table, InputError, r"titles\.csv, line 1: has 2 columns, .* redditgen encode .*titles\.csv$"),
+        (broken, InputError, r"a\.npz: is no \.npz of token arrays"),
+        (tmp_path, InputError, r"a\.npz: is no \.npz of token arrays"),
     ):
         settings = finetuning(dataset=path)
         with pytest.raises(kind, match=message):

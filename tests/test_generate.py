@@ -1,8 +1,9 @@
 import csv
+import gc
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,14 @@ from typing import Any
 import pytest
 from conftest import Redditgen, random_tensors
 
+from redditgen import generate as generate_module
 from redditgen.errors import InputError, MissingError, OutputExists, UsageError
 from redditgen.finetune import finetune
-from redditgen.generate import COLUMNS, Prompt, Title, block_seed, generate, titles, write
+from redditgen.generate import COLUMNS, Prompt, Title, generate, titles, write
 from redditgen.gpt2.rundir import Mark, ModelDir
+from redditgen.gpt2.tokenizer import train
 from redditgen.gpt2.weights import Hparams
-from redditgen.markup import MARKS, START, Record, build, has_markup
+from redditgen.markup import END, MARKS, START, Record, build, has_markup
 from redditgen.output import sha256
 from redditgen.settings import FinetuneSettings, GenerateSettings
 
@@ -83,7 +86,6 @@ def test_without_a_seed_titles_differ_and_can_be_made_again(
 
 def test_a_negative_seed_is_a_seed(generating: Generating) -> None:
     assert texts(generating(seed=-5)) == texts(generating(seed=-5)) != texts(generating(seed=5))
-    assert len({block_seed(seed, block) for seed in range(-5, 5) for block in range(10)}) == 100
 
 
 def test_a_category_is_asked_for_as_encode_writes_it(generating: Generating) -> None:
@@ -287,6 +289,342 @@ def test_a_run_of_titles_alone_writes_titles(
     assert {title.prompt for title in made} == {START + MARKS["title"]}
     assert {(title.category, title.keywords) for title in made} == {(None, None)}
     assert sum(title.title in titles for title in made) > 10
+
+
+# Runs of other things than records with sections
+
+
+@pytest.fixture(scope="module")
+def other_runs(titles: list[str], hparams: Hparams, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs `table`, of titles alone, `plain`, of plain text, and `foreign`, of records, without our mark.
+
+    Of a model whose vocabulary, as GPT-2's and mini's, has no token that reaches from the start token into a mark.
+    """
+    folder = tmp_path_factory.mktemp("other")
+    vocabulary = train([*titles, *[START, END, *MARKS.values(), "cats", "dogs"] * 20], hparams.n_vocab)
+    ModelDir(folder / "model").write_base(hparams, vocabulary, random_tensors(hparams))
+    (folder / "table.csv").write_text("title\n" + "".join(f'"{title}"\n' for title in titles), encoding="utf8")
+    (folder / "plain.txt").write_text("".join(f"{title}\n" for title in titles), encoding="utf8")
+    records = [Record(category="cats" if "cat" in title else "dogs", keywords="", title=title) for title in titles]
+    (folder / "foreign.txt").write_text("".join(build(record) + "\n" for record in records), encoding="utf8")
+    for name, changes in (
+        ("table.csv", {}),
+        ("plain.txt", {"window": 48}),
+        ("foreign.txt", {"record_tokens": "literal", "batch_size": 16}),
+    ):
+        usual: dict[str, Any] = {
+            "model": "model", "steps": 80, "learning_rate": 0.02, "sample_every": 0, "precision": "float32",
+            "print_every": 0, "model_dir": folder, "checkpoint_dir": folder,
+        }  # fmt: skip
+        finetune(FinetuneSettings(**(usual | {"dataset": folder / name, "run": Path(name).stem} | changes)))
+    ModelDir(folder / "foreign").mark_path.unlink()
+    return folder
+
+
+def test_a_run_of_a_table_writes_titles(generating: Generating, other_runs: Path, titles: list[str]) -> None:
+    made = list(generate(generating(run="table", checkpoint_dir=other_runs)))
+    assert len(made) == 20
+    assert {title.prompt for title in made} == {START}
+    assert {(title.category, title.keywords) for title in made} == {(None, None)}
+    assert sum(title.title in titles for title in made) > 10
+
+
+@pytest.mark.parametrize("run", ["table", "plain"])
+@pytest.mark.parametrize("option", ["category", "keywords"])
+def test_runs_without_sections_are_asked_for_none(
+    generating: Generating, other_runs: Path, run: str, option: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "titles.csv"
+    settings = generating(run=run, checkpoint_dir=other_runs, out=out, **{option: "cats"})
+    for use in (write, lambda settings: list(generate(settings))):
+        with pytest.raises(UsageError, match=f"^--{option}: the records of this run have no {option}; encode"):
+            use(settings)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("run", ["table", "plain"])
+@pytest.mark.parametrize("asked", [{"keywords": ""}, {"keywords": " , "}, {"category": ""}])
+def test_asking_for_nothing_of_a_run_without_sections_is_not_asking(
+    generating: Generating, other_runs: Path, run: str, asked: dict[str, str]
+) -> None:
+    made = list(generate(generating(run=run, n=5, checkpoint_dir=other_runs, **asked)))
+    assert made == list(generate(generating(run=run, n=5, checkpoint_dir=other_runs)))
+
+
+def test_a_foreign_run_writes_records_and_may_be_asked_for_sections(generating: Generating, other_runs: Path) -> None:
+    made = list(generate(generating(run="foreign", checkpoint_dir=other_runs)))
+    assert {title.prompt for title in made} == {START}
+    assert {title.category for title in made} == {"cats", "dogs"}
+    asked = list(generate(generating(run="foreign", checkpoint_dir=other_runs, category="cats")))
+    assert {title.prompt for title in asked} == {f"{START}~`cats~^~@"}
+    assert {title.category for title in asked} == {"cats"}
+
+
+def test_a_run_of_plain_text_writes_text_as_it_comes(
+    generating: Generating, other_runs: Path, titles: list[str]
+) -> None:
+    made = list(generate(generating(run="plain", n=6, checkpoint_dir=other_runs)))
+    assert [(title.prompt, title.category, title.keywords, title.synthetic) for title in made] == [
+        ("", None, None, True)
+    ] * 6
+    lines = [line for title in made for line in title.title.splitlines()[1:-1]]  # the first and the last are in parts
+    assert len(lines) > 3
+    assert sum(line in titles for line in lines) > len(lines) / 2
+    [asked] = generate(generating(run="plain", n=1, checkpoint_dir=other_runs, prefix="My happy dog", temperature=0))
+    assert f"My happy dog{asked.title}".splitlines()[0] in titles
+
+
+# A prefix of the user's own
+
+CATS = f"{START}~`cats~^ball~@"
+
+
+def test_a_prefix_of_a_record_is_gone_on_from(generating: Generating, titles: list[str]) -> None:
+    """Cut at the end token and without the prefix, it is the title."""
+    made = list(generate(generating(prefix=CATS)))
+    assert [title.title for title in made] == texts(generating(category="cats", keywords="ball"))
+    assert {(title.prompt, title.category, title.keywords, title.seed) for title in made} == {(CATS, None, None, 1)}
+    assert len(made) == 20
+
+
+@pytest.mark.parametrize("prefix", [CATS, f"{START}~`dogs", "~@My", "My happy", ""])
+def test_any_prefix_may_be_written_with_its_text(generating: Generating, prefix: str) -> None:
+    without = texts(generating(prefix=prefix, n=6))
+    assert texts(generating(prefix=prefix, n=6, include_prefix=True)) == [prefix + text for text in without]
+    assert len(without) == 6  # none is left out for what it holds
+
+
+def test_an_empty_prefix_begins_where_records_do(generating: Generating) -> None:
+    """At the model's end token, which in a compact run is also the start token."""
+    assert texts(generating(prefix="", n=8)) == texts(generating(prefix=START, n=8))
+    assert all(text.startswith("~`") for text in texts(generating(prefix="", n=8)))
+
+
+def test_a_text_is_cut_where_it_is_asked_to_be(generating: Generating) -> None:
+    whole = texts(generating(prefix=START, truncate="", n=8))
+    assert all(text.startswith("~`") and text.count(END) == 1 and text.endswith(END) for text in whole)
+    assert texts(generating(prefix=START, n=8)) == [text.removesuffix(END) for text in whole]
+    assert texts(generating(prefix=START, truncate="~@", n=8)) == [text.partition("~@")[0] for text in whole]
+    assert texts(generating(prefix=START, truncate="zzz", n=8)) == whole
+    assert texts(generating(prefix=CATS, truncate="~@", include_prefix=True, n=1))[0].startswith(CATS)
+
+
+def test_a_text_that_does_not_end_is_kept_as_it_is(generating: Generating) -> None:
+    made = texts(generating(prefix=CATS, length=3, n=5))
+    assert len(made) == 5
+    assert all(0 < len(text) < 30 for text in made)
+
+
+@pytest.mark.parametrize("asked", [{"category": "cats"}, {"keywords": "ball"}, {"keywords": ""}])
+def test_a_prefix_stands_for_itself(generating: Generating, asked: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match="--prefix: stands for itself; leave out --category and --keywords, or"):
+        generating(prefix="My", **asked)
+
+
+def test_texts_of_a_prefix_are_written_with_it(generating: Generating, tmp_path: Path) -> None:
+    settings = generating(prefix=CATS, include_prefix=True, out=tmp_path / "a.jsonl", n=3)
+    assert write(settings) == 3
+    rows = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text(encoding="utf8").splitlines()]
+    assert rows == [vars(title) for title in generate(settings)]
+    assert {row["prompt"] for row in rows} == {CATS}
+
+
+# A delimiter
+
+
+def test_a_delimiter_stands_behind_each_title_of_a_text(generating: Generating, tmp_path: Path) -> None:
+    settings = generating(n=3, out=tmp_path / "a.txt", sample_delim="====\n")
+    write(settings)
+    wanted = "".join(f"{text}\n====\n" for text in texts(settings))
+    assert (tmp_path / "a.txt").read_text(encoding="utf8") == wanted
+    for name in ("a.csv", "a.jsonl"):
+        write(generating(n=3, out=tmp_path / name, sample_delim="====\n"))
+        assert "====" not in (tmp_path / name).read_text(encoding="utf8")
+
+
+def test_line_breaks_stay_where_a_delimiter_says_what_belongs_together(
+    generating: Generating, other_runs: Path, tmp_path: Path
+) -> None:
+    usual: dict[str, Any] = {"run": "plain", "n": 4, "checkpoint_dir": other_runs}
+    made = texts(generating(**usual))
+    assert sum("\n" in text for text in made) > 2
+    write(generating(**usual, out=tmp_path / "a.txt", sample_delim="--\n"))
+    assert (tmp_path / "a.txt").read_text(encoding="utf8") == "".join(f"{text}\n--\n" for text in made)
+    write(generating(**usual, out=tmp_path / "b.txt"))
+    assert len((tmp_path / "b.txt").read_text(encoding="utf8").splitlines()) == 4
+
+
+def test_the_command_prints_the_delimiter(redditgen: Redditgen, generating: Generating) -> None:
+    settings = generating(n=3)
+    options = ["-n3", "--seed=1", f"--checkpoint-dir={settings.checkpoint_dir}", "--sample-delim=~~\n"]
+    done = redditgen("generate", "--run=trained", *options)
+    assert (done.returncode, done.stdout) == (0, "".join(f"{text}\n~~\n" for text in texts(settings)))
+
+
+# Older checkpoints
+
+
+def test_an_older_checkpoint_writes_its_own_titles(
+    generating: Generating, dataset: Path, model_dir: Path, tmp_path: Path
+) -> None:
+    finetune(
+        FinetuneSettings(
+            dataset=dataset, model="tiny", steps=120, learning_rate=0.02, sample_every=0, save_every=40,
+            max_checkpoints=3, precision="float32", model_dir=model_dir, checkpoint_dir=tmp_path,
+        )
+    )  # fmt: skip
+    made = {}
+    for step in (80, None, 120):
+        out = tmp_path / f"{step}.jsonl"
+        settings = generating(run="run1", step=step, checkpoint_dir=tmp_path, out=out)
+        write(settings)
+        made[step] = [json.loads(line) for line in out.read_text(encoding="utf8").splitlines()]
+        facts = json.loads((tmp_path / f"{step}.jsonl.meta.json").read_text(encoding="utf8"))
+        at = step or 120
+        assert facts["step"] == at
+        assert list(facts["inputs"]) == [str(tmp_path / f"run1/model-{at}.index")]
+        assert {row["step"] for row in made[step]} == {at}
+    assert made[None] == made[120] != made[80]
+    with pytest.raises(
+        MissingError, match=r"model-60\.index: not there; the run has steps 40, 80, 120 \(finetune --max"
+    ):
+        write(generating(run="run1", step=60, checkpoint_dir=tmp_path, out=tmp_path / "60.jsonl"))
+    with pytest.raises(MissingError, match=r"model-60\.index: not there"):
+        list(generate(generating(run="run1", step=60, checkpoint_dir=tmp_path)))
+    assert not list(tmp_path.glob("*60*"))
+
+
+# The engine
+
+
+class Engine:
+    """Gives texts by a script instead of a model's; notes what it is asked for and when it is closed."""
+
+    def __init__(self, text_of: Callable[[str, int], str]) -> None:
+        """`text_of` makes a text of its prompt and of how many there were before it."""
+        self.text_of = text_of
+        self.asked: list[tuple[list[str], int]] = []
+        self.given = self.closed = 0
+
+    def generate(self, settings: GenerateSettings, run: ModelDir, prompts: Sequence[str], seed: int) -> Iterator[str]:
+        self.asked.append((list(prompts), seed))
+        try:
+            for prompt in prompts:
+                self.given += 1
+                yield self.text_of(prompt, self.given - 1)
+        finally:
+            self.closed += 1
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[str, int], str]], Engine]:
+    """Puts a scripted engine in the torch engine's place."""
+
+    def put(text_of: Callable[[str, int], str]) -> Engine:
+        made = Engine(text_of)
+        monkeypatch.setitem(generate_module._ENGINES, "torch", made.generate)
+        return made
+
+    return put
+
+
+Scripted = Callable[[Callable[[str, int], str]], Engine]
+
+
+def test_titles_drawn_again_come_last(
+    generating: Generating, engine: Scripted, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the order in which they were asked for, from another seed in each round."""
+    bad = {1: "", 3: END, 6: f"~@{END}"}  # by place; 6 is the second one's again
+    scripted = engine(lambda prompt, place: prompt + bad.get(place, f"{place}{END}"))
+    prompts = [Prompt("cats", (letter,)) for letter in "abcde"]
+    with caplog.at_level(logging.INFO):
+        made = list(titles(prompts, generating()))
+    assert [(title.keywords, title.title) for title in made] == [
+        ("a", "0"),
+        ("c", "2"),
+        ("e", "4"),
+        ("b", "5"),
+        ("d", "7"),
+    ]
+    of = {letter: f"{START}~`cats~^{letter}~@" for letter in "abcde"}
+    assert [asked for asked, _ in scripted.asked] == [list(of.values()), [of["b"], of["d"]], [of["d"]]]
+    seeds = [seed for _, seed in scripted.asked]
+    assert (seeds[0], len(set(seeds))) == (1, 3)
+    assert {title.seed for title in made} == {1}
+    assert scripted.closed == 3
+    assert "drawn again: 1 did not end, 1 were empty, 1 were no record" in caplog.text
+
+
+@pytest.mark.parametrize(("n", "size", "asked"), [(1, 64, 10), (20, 8, 80), (20, 64, 200), (500, 8, 80)])
+def test_generation_is_given_up_after_ten_blocks_without_a_title(
+    generating: Generating, engine: Scripted, n: int, size: int, asked: int
+) -> None:
+    scripted = engine(lambda prompt, place: prompt)
+    with pytest.raises(InputError, match=rf"wrote no whole title \({asked} did not end within 100 tokens\)"):
+        list(generate(generating(n=n, batch_size=size)))
+    assert (scripted.given, scripted.closed) == (asked, len(scripted.asked))
+
+
+def test_a_title_now_and_then_is_patience_enough(generating: Generating, engine: Scripted) -> None:
+    scripted = engine(lambda prompt, place: prompt + f"cats~^~@{place}{END}" if place % 30 == 29 else prompt)
+    made = list(generate(generating(n=10, batch_size=4)))
+    assert [title.title for title in made] == [str(29 + 30 * number) for number in range(10)]
+    assert scripted.given == 300
+
+
+def test_what_is_missing_when_generation_is_given_up_is_counted(
+    generating: Generating, engine: Scripted, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine(lambda prompt, place: prompt + f"cats~^~@{place}{END}" if place < 7 else prompt)
+    made = list(generate(generating(n=100, batch_size=4)))
+    assert [title.title for title in made] == list("0123456")
+    assert "93 of 100 titles are missing: 40 did not end; raise --length" in caplog.text
+
+
+@pytest.mark.parametrize("asked", [{}, {"prefix": "My"}])
+def test_the_engine_stops_when_nobody_asks_for_more(
+    generating: Generating, engine: Scripted, asked: dict[str, Any]
+) -> None:
+    scripted = engine(lambda prompt, place: prompt + f"cats~^~@{place}{END}")
+    made = generate(generating(n=50, **asked))
+    assert (next(made).step, scripted.given, scripted.closed) == (120, 1, 0)
+    made.close()  # type: ignore[attr-defined]  # a generator
+    assert (scripted.given, scripted.closed) == (1, 1)
+
+
+def test_the_engine_stops_when_its_titles_can_not_be_written(
+    generating: Generating, engine: Scripted, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def full(value: object) -> str:
+        raise OSError(28, "No space left on device")
+
+    scripted = engine(lambda prompt, place: prompt + f"cats~^~@{place}{END}")
+    monkeypatch.setattr("redditgen.rows.one_line", full)
+    with pytest.raises(InputError, match=r"a\.txt: can't be written: No space left on device"):
+        write(generating(n=50, out=tmp_path / "a.txt"))
+    gc.collect()
+    assert (scripted.given, scripted.closed) == (1, 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_record_of_another_kind_is_no_title(
+    generating: Generating, engine: Scripted, other_runs: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a run with sections one without marks, and of one of titles alone one with marks."""
+    engine(lambda prompt, place: f"{START}A title{END}" if place == 0 else f"{START}~@Another{END}")
+    with caplog.at_level(logging.INFO):
+        assert texts(generating(n=2)) == ["Another", "Another"]
+    assert "drawn again: 1 were no record" in caplog.text
+    engine(lambda prompt, place: f"{START}~@A title{END}" if place == 0 else f"{START}Another{END}")
+    assert texts(generating(n=2, run="table", checkpoint_dir=other_runs)) == ["Another", "Another"]
+    engine(lambda prompt, place: f"{START}~@Marked{END}" if place == 0 else f"{START}Not{END}")
+    assert texts(generating(n=2, run="foreign", checkpoint_dir=other_runs)) == ["Marked", "Not"]
+
+
+def test_an_unknown_engine_is_named(generating: Generating) -> None:
+    with pytest.raises(UsageError, match=r"^--engine must be torch or gpt-2-simple, not 'tensorflow'$"):
+        generating(engine="tensorflow")
 
 
 def test_the_command_prints_titles_alone(redditgen: Redditgen, generating: Generating) -> None:

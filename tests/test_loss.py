@@ -69,3 +69,14 @@ def test_in_bfloat16_the_loss_and_its_gradients_are_nearly_the_same(model: GPT2L
     for name, gradient in expected.items():
         likeness = functional.cosine_similarity(made[name].flatten(), gradient.flatten(), dim=0)
         assert likeness > 0.99, name
+
+
+def test_a_head_that_does_not_learn_gets_no_gradient_and_changes_no_other(model: GPT2LMHeadModel, batch: Batch) -> None:
+    expected = gradients(model, summed_loss(model, *batch))
+    layers = {name for name in expected if name.startswith("transformer.h.")}
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in layers)
+    model.zero_grad(set_to_none=True)
+    made = gradients(model, summed_loss(model, *batch))
+    assert set(made) == layers
+    torch.testing.assert_close(made, {name: expected[name] for name in layers}, rtol=0, atol=0)

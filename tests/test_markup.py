@@ -1,4 +1,5 @@
 from itertools import product
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -16,9 +17,20 @@ sections = st.sampled_from([names for names in product(*[(name, None) for name i
 @settings(max_examples=1000)
 @given(sections, st.lists(tricky, min_size=4, max_size=4))
 def test_every_record_survives(names: tuple[str | None, ...], texts: list[str]) -> None:
-    record = Record(**{name: text for name, text in zip(names, texts, strict=True) if name})
+    fields: dict[str, Any] = {name: text for name, text in zip(names, texts, strict=True) if name}
+    record = Record(**fields)
     line = build(record)
     assert parse(line) == record
+    assert not set("\r\n") & set(line)
+
+
+@settings(max_examples=500)
+@given(tricky.filter(bool))
+def test_every_record_without_marks_survives(title: str) -> None:
+    record = Record(title=title, marked=False)
+    line = build(record)
+    assert parse(line) == record
+    assert not has_markup(line[len(START) : -len(END)])
     assert not set("\r\n") & set(line)
 
 
@@ -54,6 +66,12 @@ def test_a_record_looks_as_in_the_report() -> None:
     )
 
 
+def test_a_record_without_marks_looks_as_gpt_2_simple_makes_it_of_a_table() -> None:
+    assert build(Record(title='Why "this"?', marked=False)) == '<|startoftext|>Why "this"?<|endoftext|>'
+    assert parse("<|startoftext|>Why?<|endoftext|>") == Record(title="Why?", marked=False)
+    assert parse("<|startoftext|>~@Why?<|endoftext|>") == Record(title="Why?")
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -61,7 +79,7 @@ def test_a_record_looks_as_in_the_report() -> None:
         "no tokens ~@title",
         f"{START}~@no end",
         f"~@no start{END}",
-        f"{START}no section{END}",
+        f"{START}{END}",
         f"{START}before ~@title{END}",
         f"{START}~@title~^keywords{END}",
         f"{START}~@title~@title{END}",
@@ -75,3 +93,4 @@ def test_a_prompt_is_how_the_whole_record_begins() -> None:
     given_part, whole = Record(category="cats", keywords="a b"), Record(category="cats", keywords="a b", title="T~@\n")
     assert prompt(given_part, "title") == START + "~`cats~^a b~@"
     assert build(whole).startswith(prompt(given_part, "title"))
+    assert prompt(Record(), "") == START

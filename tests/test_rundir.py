@@ -8,8 +8,11 @@ from conftest import random_tensors
 
 from redditgen import bundled
 from redditgen.errors import InputError, MissingError
-from redditgen.gpt2.rundir import COMPACT, LITERAL, Mark, ModelDir, find_model, find_run
+from redditgen.gpt2 import huggingface
+from redditgen.gpt2.huggingface import HuggingFaceDir
+from redditgen.gpt2.rundir import COMPACT, LITERAL, NO_RECORDS, Mark, ModelDir, find_model, find_run, model_at
 from redditgen.gpt2.weights import Hparams
+from redditgen.markup import START
 
 MARK = Mark(record_tokens=COMPACT, model="tiny", sections=("category", "title"), categories={"cats": 3, "日本": 1})
 
@@ -73,6 +76,88 @@ def test_a_run_keeps_its_mark(run: ModelDir) -> None:
 
 
 @pytest.mark.parametrize(
+    ("mark", "opening"),
+    [
+        (Mark(), START),
+        (Mark(sections=()), START),
+        (Mark(sections=("category", "title")), START + "~`"),
+        (Mark(sections=("title",)), START + "~@"),
+        (Mark(record_tokens=NO_RECORDS, sections=()), ""),
+    ],
+)
+def test_a_mark_knows_no_sections_from_unknown_ones_and_how_a_text_begins(
+    tmp_path: Path, mark: Mark, opening: str
+) -> None:
+    mark.save(tmp_path / "redditgen.json")
+    assert ModelDir(tmp_path).mark() == mark
+    assert mark.opening() == opening
+
+
+def write_steps(run: ModelDir, hparams: Hparams, steps: list[int], keep: int) -> None:
+    """Checkpoints whose last bias is their step."""
+    for step in steps:
+        tensors = random_tensors(hparams) | {"model/ln_f/b": np.full(hparams.n_embd, step, np.float32)}
+        run.write_step(step, tensors, {"w": np.full(2, step, np.float32)}, keep=keep)
+
+
+@pytest.mark.parametrize(
+    ("keep", "kept"), [(1, [9]), (2, [7, 9]), (3, [5, 7, 9]), (0, [3, 5, 7, 9]), (9, [3, 5, 7, 9])]
+)
+def test_as_many_checkpoints_are_kept_as_asked(run: ModelDir, hparams: Hparams, keep: int, kept: list[int]) -> None:
+    write_steps(run, hparams, [5, 7, 9], keep)
+    assert {name for name in names(run.path) if "-" in name} == {
+        *(f"model-{step}.index" for step in kept),
+        *(f"model-{step}.data-00000-of-00001" for step in kept),
+        "optimizer-9.safetensors",  # a run goes on from its newest
+    }
+    assert (run.path / "checkpoint").read_text(encoding="utf8").splitlines() == [
+        'model_checkpoint_path: "model-9"',
+        *(f'all_model_checkpoint_paths: "model-{step}"' for step in kept),
+    ]
+    for step in set(kept) - {3}:  # that of the fixture
+        older = ModelDir(run.path, step if step < 9 else None)
+        assert (older.step(), older.latest()) == (step, run.path / f"model-{step}")
+        assert set(older.tensors()["model/ln_f/b"].tolist()) == {step}
+
+
+def test_fewer_checkpoints_are_kept_when_fewer_are_asked(run: ModelDir, hparams: Hparams) -> None:
+    write_steps(run, hparams, [5, 7, 9], 0)
+    write_steps(run, hparams, [11], 2)
+    assert {path.stem for path in run.path.glob("model-*.index")} == {"model-9", "model-11"}
+
+
+def test_what_a_lost_future_left_is_not_kept(run: ModelDir, hparams: Hparams) -> None:
+    """Steps beyond the one saved are of before a restart from an older checkpoint."""
+    write_steps(run, hparams, [20, 5], 3)
+    assert {path.stem for path in run.path.glob("model-*.index")} == {"model-3", "model-5"}
+    assert run.step() == 5
+
+
+def test_a_step_that_is_not_there_is_an_error_that_names_those_there_are(run: ModelDir, hparams: Hparams) -> None:
+    write_steps(run, hparams, [5], 2)
+    wanted = r"model-4\.index: not there; the run has steps 3, 5 \(finetune --max-checkpoints keeps more\)"
+    for use in (ModelDir.latest, ModelDir.step, ModelDir.tensors):
+        with pytest.raises(MissingError, match=wanted):
+            use(find_run("run1", run.path.parent, 4))
+    assert find_run("run1", run.path.parent, 3).step() == 3
+
+
+def test_a_checkpoint_of_tensorflows_is_moved_in(run: ModelDir, hparams: Hparams, tmp_path: Path) -> None:
+    other = ModelDir(tmp_path / "other")
+    other.start(run, MARK)
+    write_steps(other, hparams, [8], 1)
+    (other.path / "model-8.meta").write_text("graph", encoding="utf8")
+    run.move_step(8, list(other.path.glob("model-8.*")), keep=2)
+    assert {name for name in names(run.path) if "-" in name} == {
+        "model-3.data-00000-of-00001", "model-3.index", "model-8.data-00000-of-00001", "model-8.index", "model-8.meta",
+    }  # fmt: skip
+    assert (run.step(), set(run.tensors()["model/ln_f/b"].tolist())) == (8, {8})
+    assert run.optimizer_state() == {}
+    assert (run.path / "counter").read_text(encoding="utf8") == "8\n"
+    assert not list(other.path.glob("model-8*"))
+
+
+@pytest.mark.parametrize(
     "written",
     [
         'model_checkpoint_path: "model-500"\nall_model_checkpoint_paths: "model-400"\n',
@@ -104,10 +189,10 @@ def test_a_folder_without_a_checkpoint_says_so(tmp_path: Path) -> None:
         "[]",
         "null",
         '{"record_tokens": "compact"}',
-        '{"sections": null}',
         '{"sections": [], "more": 1}',
         '{"sections": [], "record_tokens": "both"}',
         '{"sections": [], "categories": ["cats"]}',
+        '{"sections": 1}',
     ],
 )
 def test_what_is_no_mark_is_refused(tmp_path: Path, content: str) -> None:
@@ -159,6 +244,38 @@ def test_a_model_is_found_in_its_folder_before_those_that_come_with_redditgen(mo
     assert find_model("mini", tmp_path).path == tmp_path / "mini"
 
 
+def test_a_model_is_found_by_the_path_of_its_folder(
+    tiny: ModelDir, run: ModelDir, hparams: Hparams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert find_model(str(tiny.path), tmp_path) == tiny
+    assert find_model(str(run.path), tmp_path) == run
+    monkeypatch.chdir(run.path.parent)
+    assert find_model("./run1", tmp_path) == ModelDir(Path("run1"))
+    folder = tmp_path / "hf"
+    folder.mkdir()
+    huggingface.write(folder, hparams, tiny.tokenizer(), tiny.tensors())
+    assert find_model("hf", tmp_path) == find_model(f"{folder}/", Path("models")) == HuggingFaceDir(folder)
+    for path in (tmp_path / "gone", tmp_path):
+        with pytest.raises(MissingError, match=r"is no folder of a GPT-2; it needs hparams\.json .* config\.json"):
+            find_model(f"{path}/", tmp_path)
+        with pytest.raises(MissingError, match=rf"^{path}: is no folder of a GPT-2"):
+            model_at(path)
+
+
+def test_a_run_is_started_from_a_folder_of_hugging_face(tiny: ModelDir, hparams: Hparams, tmp_path: Path) -> None:
+    folder = tmp_path / "hf"
+    folder.mkdir()
+    huggingface.write(folder, hparams, tiny.tokenizer(), tiny.tensors())
+    run = ModelDir(tmp_path / "checkpoint/run1")
+    run.start(HuggingFaceDir(folder), MARK)
+    assert names(run.path) == {"encoder.json", "hparams.json", "redditgen.json", "vocab.bpe"}
+    assert run.hparams() == hparams
+    assert (run.tokenizer().vocabulary, run.tokenizer().merges) == (
+        tiny.tokenizer().vocabulary,
+        tiny.tokenizer().merges,
+    )
+
+
 @pytest.mark.skipif(not bundled.path("models/mini/hparams.json").exists(), reason="no models/mini yet")
 def test_mini_comes_with_redditgen_whole(tmp_path: Path) -> None:
     mini = find_model("mini", tmp_path)
@@ -169,6 +286,12 @@ def test_mini_comes_with_redditgen_whole(tmp_path: Path) -> None:
 def test_what_is_not_found_is_an_error_that_names_what_there_is(model_dir: Path, run: ModelDir, tmp_path: Path) -> None:
     with pytest.raises(MissingError, match=r"model 355M: no .*355M/hparams\.json; the models there are: .*tiny"):
         find_model("355M", model_dir)
+    with pytest.raises(MissingError, match=r"get it with: redditgen download 355M --model-dir .*models"):
+        find_model("355M", model_dir)
+    with pytest.raises(MissingError, match=r"are: mini; it is called 124M now; get it with: redditgen download 124M$"):
+        find_model("117M", Path("models"))
+    with pytest.raises(MissingError, match=r"the models there are: mini, tiny$"):
+        find_model("no-such-model", model_dir)
     assert find_run("run1", run.path.parent) == run
     with pytest.raises(
         MissingError, match=r"run b: no .*b/checkpoint; make it with: redditgen finetune DATASET --run b .*: run1\)"

@@ -13,9 +13,9 @@ from conftest import Settings, random_tensors
 
 from redditgen.errors import UsageError
 from redditgen.finetune import finetune
-from redditgen.gpt2.dataset import prompt_ids
-from redditgen.gpt2.rundir import COMPACT, LITERAL, Mark, ModelDir
-from redditgen.gpt2.sampling import Sampler, Sampling, built, through_end
+from redditgen.gpt2.examples import prompt_ids
+from redditgen.gpt2.rundir import COMPACT, LITERAL, NO_RECORDS, Mark, ModelDir
+from redditgen.gpt2.sampling import Sampler, Sampling, block_seed, built, through_end
 from redditgen.gpt2.weights import Hparams, network, put
 from redditgen.markup import END, START
 from redditgen.settings import FinetuneSettings
@@ -116,6 +116,40 @@ def test_the_same_seed_gives_the_same_texts_and_another_one_others(kind: str, re
     assert len(set(texts)) > 4
 
 
+def test_any_number_of_prompts_is_sampled_in_blocks_with_seeds_of_their_own(compact: ModelDir) -> None:
+    prompts = [f"{START}~`", f"{START}~`cats~^~@", f"{START}~`dogs~^~@"] * 3
+    sampler = Sampler(compact)
+    texts = list(sampler.blocks(prompts, 4, DRAWN, seed=5))
+    assert [text.startswith(prompt) for text, prompt in zip(texts, prompts, strict=True)] == [True] * 9
+    for block, start in enumerate((0, 4, 8)):
+        part = prompts[start : start + 4]
+        assert texts[start : start + 4] == list(sampler.continued(part, DRAWN, block_seed(5, block)))
+    assert list(sampler.blocks([], 4, DRAWN, seed=5)) == []
+
+
+def test_the_seed_of_a_block_is_its_own() -> None:
+    assert len({block_seed(seed, block) for seed in range(-5, 5) for block in range(10)}) == 100
+    assert block_seed(1, 0) == 1_802_886_551  # titles made by a seed can be made again by a later version
+    assert all(0 <= block_seed(seed, 0) < 2**31 for seed in (-(2**70), -1, 0, 2**70))
+
+
+def test_a_block_is_made_only_when_it_is_asked_for(compact: ModelDir) -> None:
+    too_long = START + "~@" + "zq" * 200
+    texts = Sampler(compact).blocks([PROMPTS[0], too_long], 1, GREEDY, seed=0)
+    assert next(texts).endswith(END)
+    with pytest.raises(UsageError, match="fills the model's context"):
+        next(texts)
+
+
+@pytest.mark.parametrize("record_tokens", [COMPACT, LITERAL, NO_RECORDS])
+@pytest.mark.parametrize("prompt", ["", "My cat", f"{END}{START}My", f"\n {START}"])
+def test_any_text_may_be_gone_on_from(untrained: Untrained, record_tokens: str, prompt: str) -> None:
+    run, how = untrained(record_tokens), replace(GREEDY, length=12)
+    [text] = Sampler(run).continued([prompt], how, seed=0)
+    assert text == by_torch(run, prompt, how.length)
+    assert text.startswith(prompt)
+
+
 def test_every_drawn_text_ends_at_its_first_end_token(literal: ModelDir, compact: ModelDir) -> None:
     for run in (literal, compact):
         texts = list(Sampler(run).continued([f"{START}~`"] * 32, replace(DRAWN, length=60), seed=3))
@@ -163,6 +197,17 @@ def test_the_built_model_is_used_again_until_there_is_a_newer_checkpoint(
     run.write_step(4, {name: -tensor for name, tensor in random_tensors(hparams).items()}, {})
     assert list(Sampler(run).continued(PROMPTS, GREEDY, seed=0)) != wanted
     assert [path.name for path in run.path.glob("ctranslate2-*")] == ["ctranslate2-4"]
+
+
+def test_an_older_checkpoint_is_sampled_with_its_own_weights(untrained: Untrained, hparams: Hparams) -> None:
+    run = untrained(COMPACT)
+    how = replace(GREEDY, length=15)
+    run.write_step(4, {name: -tensor for name, tensor in random_tensors(hparams).items()}, {}, keep=2)
+    older = ModelDir(run.path, 3)
+    for _ in range(2):  # each takes the place of the other's built model
+        made = [list(Sampler(one).continued(PROMPTS, how, seed=0)) for one in (older, run)]
+        assert made == [[by_torch(one, prompt, how.length) for prompt in PROMPTS] for one in (older, run)]
+    assert made[0] != made[1]
 
 
 def test_a_resumed_run_is_sampled_with_its_new_weights(finetuning: Settings) -> None:

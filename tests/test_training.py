@@ -1,5 +1,6 @@
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -7,8 +8,8 @@ import torch
 from conftest import random_tensors
 
 from redditgen.errors import InputError
-from redditgen.gpt2.batches import Sequences, padded
-from redditgen.gpt2.dataset import examples
+from redditgen.gpt2.batches import IGNORED, Sequences, padded
+from redditgen.gpt2.examples import Examples, examples
 from redditgen.gpt2.rundir import COMPACT, LITERAL, ModelDir
 from redditgen.gpt2.tokenizer import Tokenizer
 from redditgen.gpt2.training import Evaluation, Training, default_learning_rate, learning_rate
@@ -19,8 +20,8 @@ CAT = Record(category="cats", keywords="nap sun", title="My old cat sleeps on th
 DOG = Record(category="dogs", keywords="", title="Dog")
 
 
-def training(hparams: Hparams, end: int = 10) -> Training:
-    return Training(hparams, random_tensors(hparams), rate=0.01, end=end, precision="float32")
+def training(hparams: Hparams, end: int = 10, **changes: Any) -> Training:
+    return Training(hparams, random_tensors(hparams), rate=0.01, end=end, precision="float32", **changes)
 
 
 def batch(number: int, hparams: Hparams) -> tuple[torch.Tensor, torch.Tensor]:
@@ -29,7 +30,7 @@ def batch(number: int, hparams: Hparams) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def learn(trained: Training, steps: Sequence[int]) -> list[float]:
-    return [trained.step(number, *batch(number, trained.hparams)) for number in steps]
+    return [trained.step(number, batch(number, trained.hparams)) for number in steps]
 
 
 def test_the_learning_rate_rises_stays_and_falls() -> None:
@@ -95,16 +96,165 @@ def test_another_networks_optimizer_state_is_refused(hparams: Hparams) -> None:
     learn(trained, [1])
     state = trained.optimizer_state()
     wrong_shape = state | {"transformer.wpe.weight.exp_avg": np.zeros((3, 3), np.float32)}
-    without_one = {name: tensor for name, tensor in state.items() if name != "transformer.wte.weight.exp_avg_sq"}
-    with pytest.raises(InputError, match=r"transformer\.wpe\.weight\.exp_avg is missing or of another shape"):
+    with pytest.raises(InputError, match=r"optimizer state: transformer\.wpe\.weight is of another shape; delete"):
         training(hparams).restore_optimizer(wrong_shape, 1)
-    with pytest.raises(InputError, match=r"transformer\.wte\.weight\.exp_avg_sq is missing or of another shape"):
-        training(hparams).restore_optimizer(without_one, 1)
+    for optimizer in ("adam", "sgd"):
+        with pytest.raises(InputError, match=r"transformer\.wpe\.weight is of another shape"):
+            training(hparams, optimizer=optimizer).restore_optimizer(wrong_shape, 1)
+
+
+def test_a_parameter_without_a_whole_memory_begins_anew(hparams: Hparams) -> None:
+    first = training(hparams)
+    learn(first, [1])
+    state = first.optimizer_state()
+    half = {name: array for name, array in state.items() if name != "transformer.wte.weight.exp_avg_sq"}
+    none = {name: array for name, array in half.items() if not name.startswith("transformer.wte.weight")}
+    continued = []
+    for memory in (half, none, state):
+        second = Training(hparams, first.tensors(), rate=0.01, end=10, precision="float32")
+        second.restore_optimizer({name: array.copy() for name, array in memory.items()}, 1)
+        learn(second, [2])
+        continued.append(second.tensors())
+    of_half, of_none, of_all = continued
+    assert {name for name in of_all if (of_half[name] != of_all[name]).any()} == {"model/wte"}
+    assert all((of_half[name] == of_none[name]).all() for name in of_all)
+
+
+def gradients(hparams: Hparams, *batches: tuple[torch.Tensor, torch.Tensor]) -> dict[str, np.ndarray]:
+    """Of the mean loss over the targets of all batches, from PyTorch's own cross-entropy, by checkpoint tensor."""
+    model = network(hparams)
+    put(random_tensors(hparams), model)
+    scores = torch.cat([model(inputs).logits.flatten(0, 1) for inputs, _ in batches])
+    wanted = torch.cat([targets.flatten() for _, targets in batches])
+    torch.nn.functional.cross_entropy(scores, wanted, ignore_index=IGNORED).backward()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            assert parameter.grad is not None
+            parameter.copy_(parameter.grad)
+    return take(model, hparams)
+
+
+def short_batch(hparams: Hparams) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of 2 to 9 tokens, so that its loss has another weight than that of `batch`."""
+    rng = np.random.default_rng(7)
+    return padded(
+        Sequences.of([rng.integers(hparams.n_vocab, size=length).tolist() for length in (2, 9, 4)]), np.arange(3)
+    )
+
+
+def test_a_step_of_sgd_is_plain_gradient_descent_unclipped_at_an_even_rate(hparams: Hparams) -> None:
+    """Both steps are at the full rate, where AdamW's would be warming up."""
+    now = batch(0, hparams)
+    wanted, slope = random_tensors(hparams), gradients(hparams, now)
+    assert sum(float((array**2).sum()) for array in slope.values()) > 1  # AdamW's would be clipped
+    for number in (1, 10):
+        trained = training(hparams, optimizer="sgd")
+        trained.step(number, now)
+        assert trained.learning_rate(number) == 0.01
+        assert trained.optimizer_state() == {}
+        for name, tensor in trained.tensors().items():
+            np.testing.assert_allclose(tensor, wanted[name] - 0.01 * slope[name], rtol=0, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_batches_of_one_step_are_one_batch_of_all_their_records(hparams: Hparams, optimizer: str) -> None:
+    """Each target weighs the same, in whichever batch it stands."""
+    parts = [batch(0, hparams), short_batch(hparams)]
+    slope = gradients(hparams, *parts)
+    trained = training(hparams, optimizer=optimizer)
+    loss = trained.step(1, *parts)
+    counts = [int((targets != IGNORED).sum()) for _, targets in parts]
+    alone = [training(hparams).step(1, part) for part in parts]
+    assert loss == pytest.approx(np.average(alone, weights=counts), rel=1e-6)
+    assert counts[0] != counts[1]
+    rows = [
+        [*inputs[: int((targets != IGNORED).sum())].tolist(), int(targets[targets != IGNORED][-1])]
+        for part in parts
+        for inputs, targets in zip(*part, strict=True)
+    ]
+    at_once = training(hparams, optimizer=optimizer)
+    assert at_once.step(1, padded(Sequences.of(rows), np.arange(len(rows)))) == pytest.approx(loss, rel=1e-6)
+    for name, parameter in trained.learning.items():
+        other = at_once.learning[name]
+        assert parameter.grad is not None and other.grad is not None
+        torch.testing.assert_close(parameter.grad, other.grad, rtol=0, atol=1e-6)
+    if optimizer == "sgd":
+        for name, tensor in trained.tensors().items():
+            np.testing.assert_allclose(tensor, random_tensors(hparams)[name] - 0.01 * slope[name], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_only_the_layers_learn_where_only_they_shall(hparams: Hparams, optimizer: str) -> None:
+    trained = training(hparams, optimizer=optimizer, only_layers=True)
+    losses = [trained.step(step, batch(0, hparams)) for step in (1, 2, 3)]
+    assert losses[2] < losses[0]
+    before = random_tensors(hparams)
+    changed = {name for name, tensor in trained.tensors().items() if tensor.tobytes() != before[name].tobytes()}
+    assert changed == set(before) - {"model/wte", "model/wpe", "model/ln_f/g", "model/ln_f/b"}
+    names = {name.rpartition(".")[0] for name in trained.optimizer_state()}
+    assert names == (set(trained.learning) if optimizer == "adam" else set())
+
+
+def test_the_layers_alone_learn_as_they_do_with_all(hparams: Hparams) -> None:
+    """By plain descent: what is left out changes no other gradient."""
+    every, layers = training(hparams, optimizer="sgd"), training(hparams, optimizer="sgd", only_layers=True)
+    assert every.step(1, batch(0, hparams)) == layers.step(1, batch(0, hparams))
+    for name, tensor in layers.tensors().items():
+        if name.startswith("model/h"):
+            np.testing.assert_allclose(tensor, every.tensors()[name], rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("only_layers", [False, True])
+def test_saving_memory_changes_no_loss(hparams: Hparams, only_layers: bool, capfd: pytest.CaptureFixture[str]) -> None:
+    usual, saving = (training(hparams, only_layers=only_layers, save_memory=saves) for saves in (False, True))
+    assert learn(saving, range(1, 6)) == pytest.approx(learn(usual, range(1, 6)), rel=1e-6)
+    tensors = usual.tensors()
+    for name, tensor in saving.tensors().items():
+        np.testing.assert_allclose(tensor, tensors[name], rtol=0, atol=1e-5)
+    measured = [one.evaluate(examples_of_two(), 2) for one in (usual, saving)]
+    assert measured[0].loss == pytest.approx(measured[1].loss, rel=1e-5)
+    assert saving.sample([5, 6], 2, 8, seed=1) == usual.sample([5, 6], 2, 8, seed=1)
+    assert capfd.readouterr() == ("", "")
+
+
+def examples_of_two() -> Examples:
+    return Examples.of([[1, 2, 3], [4, 5]], [(1, 3), (1, 2)], [5, 2])
+
+
+def test_saving_memory_computes_the_layers_twice(hparams: Hparams) -> None:
+    runs = {}
+    for saves in (False, True):
+        trained = training(hparams, save_memory=saves)
+        runs[saves] = count_calls(trained)
+    assert (runs[False], runs[True]) == (hparams.n_layer, 2 * hparams.n_layer)
+
+
+def count_calls(trained: Training) -> int:
+    """How often a layer's norm is computed in one step."""
+    calls = []
+    for name, module in trained.model.named_modules():
+        if name.endswith(".ln_1"):
+            module.register_forward_hook(lambda *_: calls.append(1))
+    trained.step(1, batch(0, trained.hparams))
+    return len(calls)
+
+
+def test_the_optimizer_may_change_between_two_commands(hparams: Hparams) -> None:
+    by_adam = training(hparams)
+    learn(by_adam, [1, 2])
+    by_sgd = Training(hparams, by_adam.tensors(), rate=0.01, end=10, precision="float32", optimizer="sgd")
+    by_sgd.restore_optimizer(by_adam.optimizer_state(), 2)
+    learn(by_sgd, [3, 4])
+    again = Training(hparams, by_sgd.tensors(), rate=0.01, end=10, precision="float32")
+    again.restore_optimizer(by_sgd.optimizer_state(), 4)
+    anew = Training(hparams, by_sgd.tensors(), rate=0.01, end=10, precision="float32")
+    assert learn(again, [5, 6]) == learn(anew, [5, 6])
+    assert set(again.optimizer_state()) == set(by_adam.optimizer_state())
 
 
 def test_training_lowers_the_loss(hparams: Hparams) -> None:
     trained = training(hparams, end=30)
-    losses = [trained.step(step, *batch(0, hparams)) for step in range(1, 31)]
+    losses = [trained.step(step, batch(0, hparams)) for step in range(1, 31)]
     assert losses[-1] < losses[0] / 2
 
 

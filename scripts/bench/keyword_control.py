@@ -18,7 +18,7 @@ import spacy
 
 from redditgen.encode import installed_model
 from redditgen.generate import Prompt, titles
-from redditgen.gpt2.dataset import is_held_out
+from redditgen.gpt2.examples import is_held_out
 from redditgen.records import records
 from redditgen.settings import FinetuneSettings, GenerateSettings
 

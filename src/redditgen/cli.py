@@ -8,6 +8,7 @@ import inspect
 import io
 import logging
 import os
+import shutil
 import sys
 import typing
 from collections.abc import Callable
@@ -78,6 +79,14 @@ def encode(options: settings.EncodeSettings) -> None:
     encode(options)
 
 
+@_command(settings.TokenizeSettings)
+def tokenize(options: settings.TokenizeSettings) -> None:
+    """Write a dataset's tokens to a .npz, as gpt-2-simple does."""
+    from redditgen.tokenize import tokenize
+
+    tokenize(options)
+
+
 @_command(settings.FinetuneSettings)
 def finetune(options: settings.FinetuneSettings) -> None:
     """Finetune a GPT-2 on encoded titles."""
@@ -95,7 +104,7 @@ def generate(options: settings.GenerateSettings) -> None:
         generate.write(options)
         return
     for title in generate.generate(options):
-        print(title.title, flush=True)
+        print(f"{title.title}\n{options.sample_delim}", end="", flush=True)
 
 
 @_command(settings.DecodeSettings)
@@ -108,6 +117,35 @@ def decode(options: settings.DecodeSettings) -> None:
         return
     for line in lines(options):
         print(line)
+
+
+@_command(settings.ExportSettings)
+def export(options: settings.ExportSettings) -> None:
+    """Export a run, or a base model, for other programs."""
+    from redditgen.export import export
+
+    export(options)
+
+
+@_command(settings.DownloadSettings)
+def download(options: settings.DownloadSettings) -> None:
+    """Download one of OpenAI's models; a broken download goes on where it stopped."""
+    from redditgen.download import download
+
+    download(options)
+
+
+@_command(settings.DoctorSettings)
+def doctor(options: settings.DoctorSettings) -> None:
+    """Say what is there and what is not, with the command that mends each; or install what gpt-2-simple needs."""
+    from redditgen import doctor, tf1
+
+    if options.install:
+        tf1.install(options.python)
+        return
+    rows = doctor.rows(options)
+    print(doctor.table(rows, width=shutil.get_terminal_size().columns))
+    doctor.require_needed(rows)
 
 
 @app.callback(invoke_without_command=True)

@@ -1,28 +1,46 @@
-"""Finetuning: which weights a run starts from and where it ends; the engine does the rest."""
+"""Finetuning: which weights a run starts from, what it learns from and where it ends; the engine does the rest."""
 
 import logging
+from dataclasses import dataclass
+from pathlib import Path
 
-from redditgen.engines import torch_engine
+from redditgen import dataset
+from redditgen.engines import Job, gpt2simple, torch_engine
 from redditgen.errors import OutputExists, UsageError
-from redditgen.gpt2.rundir import COMPACT, Mark, ModelDir, find_model
+from redditgen.gpt2.rundir import COMPACT, LITERAL, NO_RECORDS, Mark, ModelDir, Weights, find_model, model_at
 from redditgen.settings import FinetuneSettings
 
+_ENGINES = {"torch": torch_engine.finetune, "gpt-2-simple": gpt2simple.finetune}
+
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Start:
+    """Weights to start from, the mark of the run that they make, and the steps it has behind it."""
+
+    weights: Weights
+    mark: Mark
+    step: int
 
 
 def finetune(settings: FinetuneSettings) -> int:
     """Train until the step that the settings name and give the step reached. A finished run is left as it is."""
     run = ModelDir(settings.checkpoint_dir / settings.run)
-    job = _going_on(run, settings) if _is_resumed(run, settings) else _fresh(run, settings)
-    if job.start >= job.end:
-        _log.info("run %s is at step %d already; --more N goes on", settings.run, job.start)
-        return job.start
-    return torch_engine.finetune(settings, job)
+    start = _going_on(run, settings) if _is_resumed(run, settings) else _fresh(settings)
+    end = start.step + settings.more if settings.more else settings.steps
+    if start.step >= end:
+        _log.info("run %s is at step %d already; --more N goes on", settings.run, start.step)
+        return start.step
+    learned = dataset.read(settings, start.mark, start.weights.tokenizer(), start.weights.hparams().n_ctx)
+    return _ENGINES[settings.engine](
+        settings, Job(run=run, weights=start.weights, dataset=learned, start=start.step, end=end)
+    )
 
 
 def _is_resumed(run: ModelDir, settings: FinetuneSettings) -> bool:
     exists = (run.path / "checkpoint").exists()
-    if settings.restore_from == "fresh" and exists:
+    if settings.restore_from != "latest" and exists:
         if not settings.overwrite:
             raise OutputExists(
                 f"{run.path}: run {settings.run} already exists; --restore-from latest goes on with it, "
@@ -32,31 +50,43 @@ def _is_resumed(run: ModelDir, settings: FinetuneSettings) -> bool:
     return exists
 
 
-def _fresh(run: ModelDir, settings: FinetuneSettings) -> torch_engine.Job:
+def _fresh(settings: FinetuneSettings) -> _Start:
+    if settings.restore_from not in ("latest", "fresh"):
+        return _from(Path(settings.restore_from), settings)
     name = settings.model or "mini"
-    return torch_engine.Job(
-        run=run,
-        weights=find_model(name, settings.model_dir),
-        mark=Mark(record_tokens=settings.record_tokens or COMPACT, model=name),
-        start=0,
-        end=settings.more or settings.steps,
-    )
+    return _Start(find_model(name, settings.model_dir), _new_mark(name, settings), step=0)
 
 
-def _going_on(run: ModelDir, settings: FinetuneSettings) -> torch_engine.Job:
-    mark, start = run.mark(), run.step()
-    if not start:
+def _new_mark(model: str, settings: FinetuneSettings) -> Mark:
+    # What gpt-2-simple begins, its own code should be able to go on with: it can only spell tokens out.
+    usual = LITERAL if settings.engine == "gpt-2-simple" else COMPACT
+    return Mark(record_tokens=settings.record_tokens or usual, model=model)
+
+
+def _from(folder: Path, settings: FinetuneSettings) -> _Start:
+    """A new run that begins with the weights of another, and reads records as that one did."""
+    weights = model_at(folder)
+    if folder.resolve() == (settings.checkpoint_dir / settings.run).resolve():
+        raise UsageError(f"--restore-from: {folder} is the run itself; latest goes on with it")
+    if not (isinstance(weights, ModelDir) and weights.step()):
+        return _Start(weights, _new_mark(str(folder), settings), step=0)
+    before = weights.mark()
+    if before.record_tokens == NO_RECORDS:
+        return _Start(weights, _new_mark(before.model, settings), step=0)
+    _check_record_tokens(before, settings, f"the run in {folder}")
+    return _Start(weights, Mark(record_tokens=before.record_tokens, model=before.model or str(folder)), step=0)
+
+
+def _going_on(run: ModelDir, settings: FinetuneSettings) -> _Start:
+    mark, step = run.mark(), run.step()
+    if not step:
         raise UsageError(f"--run: {run.path} is a base model, not a run; give the run another name or --checkpoint-dir")
-    if settings.record_tokens not in (None, mark.record_tokens):
-        raise UsageError(
-            f"--record-tokens: run {settings.run} has {mark.record_tokens} ones and keeps them; start another run"
-        )
+    _check_record_tokens(mark, settings, f"run {settings.run}")
     if settings.model and mark.model and settings.model != mark.model:
         raise UsageError(f"--model: run {settings.run} began from {mark.model}; start another run for {settings.model}")
-    return torch_engine.Job(
-        run=run,
-        weights=run,
-        mark=mark,
-        start=start,
-        end=start + settings.more if settings.more else settings.steps,
-    )
+    return _Start(run, mark, step)
+
+
+def _check_record_tokens(mark: Mark, settings: FinetuneSettings, whose: str) -> None:
+    if mark.record_tokens != NO_RECORDS and settings.record_tokens not in (None, mark.record_tokens):
+        raise UsageError(f"--record-tokens: {whose} has {mark.record_tokens} ones and keeps them; start another run")

@@ -1,18 +1,23 @@
-"""Generation: prompts from a category and keywords, and of what the model writes only whole, clean titles."""
+"""Generation: prompts from a category and keywords, and of what the model writes only whole, clean titles.
 
+With a prefix of the user's own there is no telling what a title is: each text is then kept as it comes.
+"""
+
+import contextlib
 import dataclasses
+import itertools
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from redditgen import keywords as keyword_rules
 from redditgen import markup
-from redditgen.engines import torch_engine
+from redditgen.engines import gpt2simple, torch_engine
 from redditgen.errors import InputError, UsageError
-from redditgen.gpt2.rundir import Mark, find_run
+from redditgen.gpt2.rundir import NO_RECORDS, Mark, ModelDir, find_run
 from redditgen.markup import Record
 from redditgen.output import refuse_existing, write_sidecar
 from redditgen.progress import Progress
@@ -20,9 +25,8 @@ from redditgen.rows import check_rows_file, write_rows
 from redditgen.settings import GenerateSettings
 
 COLUMNS = ("title", "category", "keywords", "prompt", "run", "step", "engine", "seed", "synthetic")
-ROUNDS_WITHOUT_A_TITLE = 10  # blocks in a row that may give nothing before generation is given up
-
-Write = Callable[[Sequence[str], int], Iterator[str]]
+BLOCKS_WITHOUT_A_TITLE = 10  # in a row, before generation is given up
+_ENGINES = {"torch": torch_engine.generate, "gpt-2-simple": gpt2simple.generate}
 
 _log = logging.getLogger(__name__)
 
@@ -55,7 +59,12 @@ def generate(settings: GenerateSettings) -> Iterator[Title]:
 
     Raises InputError if none is.
     """
-    return titles([Prompt(settings.category, _keywords(settings.keywords))] * settings.n, settings)
+    run = find_run(settings.run, settings.checkpoint_dir, settings.step)
+    prompt = Prompt(settings.category, _keywords(settings.keywords))
+    asks_nothing = not (prompt.category or prompt.keywords)
+    if settings.prefix is not None or (asks_nothing and run.mark().record_tokens == NO_RECORDS):
+        return _raw(settings)
+    return titles([prompt] * settings.n, settings)
 
 
 def write(settings: GenerateSettings) -> int:
@@ -66,10 +75,11 @@ def write(settings: GenerateSettings) -> int:
     columns = ("title",) if out.suffix.lower() == ".txt" else COLUMNS
     check_rows_file(out, columns)
     refuse_existing(out, settings.overwrite)
-    run = find_run(settings.run, settings.checkpoint_dir)
+    run = find_run(settings.run, settings.checkpoint_dir, settings.step)
     settings = dataclasses.replace(settings, seed=_seed(settings))
     with Progress(str(out), unit="titles", total=settings.n) as progress:
-        number = write_rows(out, (_counted(title, progress) for title in generate(settings)), columns)
+        rows = (_counted(title, progress) for title in generate(settings))
+        number = write_rows(out, rows, columns, delimiter=settings.sample_delim)
     weights = Path(f"{run.latest()}.index")  # it holds a checksum of every tensor
     write_sidecar(out, settings, inputs=[weights], counts={"titles": number}, step=run.step(), synthetic=True)
     _log.info("%s: %d titles", out, number)
@@ -91,33 +101,56 @@ def _seed(settings: GenerateSettings) -> int:
 
 
 def titles(prompts: Sequence[Prompt], settings: GenerateSettings) -> Iterator[Title]:
-    """One title for each prompt, in blocks of `settings.batch_size`; a prompt whose text is no title is tried again."""
-    run = find_run(settings.run, settings.checkpoint_dir)
+    """One title for each prompt; a prompt whose text is no title is tried again when all others have had their turn."""
+    run = find_run(settings.run, settings.checkpoint_dir, settings.step)
     mark, step, seed = run.mark(), run.step(), _seed(settings)
-    write = torch_engine.generate(settings, run)
     rng = random.Random(seed)
     todo = [_text(prompt, mark, rng) for prompt in prompts]
     faults: Counter[str] = Counter()
-    block = fruitless = 0
-    while todo and fruitless < ROUNDS_WITHOUT_A_TITLE:
-        now, todo = todo[: settings.batch_size], todo[settings.batch_size :]
+    fruitless, patience = 0, BLOCKS_WITHOUT_A_TITLE * min(settings.batch_size, len(todo))
+    for round_seed in _round_seeds(seed):
         again = []
-        for prompt, text in zip(now, write(now, block_seed(seed, block)), strict=True):
-            match _record_or_fault(text):
+        for at, (prompt, text) in enumerate(_written(settings, run, todo, round_seed)):
+            match _record_or_fault(text, mark):
                 case Record() as record:
-                    yield _title(record, prompt=prompt, run=settings.run, step=step, seed=seed)
+                    fruitless = 0
+                    yield _title(record, settings, prompt=prompt, step=step, seed=seed)
                 case fault:
                     faults[fault] += 1
+                    fruitless += 1
                     again.append(prompt)
-        fruitless = fruitless + 1 if again == now else 0
-        todo += again
-        block += 1
+            if fruitless >= patience:
+                again += todo[at + 1 :]
+                break
+        todo = again
+        if not todo or fruitless >= patience:
+            break
     _report(len(prompts), len(todo), faults, settings)
 
 
-def block_seed(seed: int, block: int) -> int:
-    """A block's own seed, so that it does not depend on those before it."""
-    return random.Random(f"{seed}:{block}").randrange(2**31)
+def _round_seeds(seed: int) -> Iterator[int]:
+    yield seed
+    for number in itertools.count(1):
+        yield random.Random(f"{seed}, again {number}").randrange(2**31)
+
+
+def _written(settings: GenerateSettings, run: ModelDir, prompts: Sequence[str], seed: int) -> Iterator[tuple[str, str]]:
+    """Each prompt with its text; the engine stops when nobody asks for more."""
+    with contextlib.closing(_ENGINES[settings.engine](settings, run, prompts, seed)) as texts:
+        yield from zip(prompts, texts, strict=True)
+
+
+def _raw(settings: GenerateSettings) -> Iterator[Title]:
+    """Texts that go on from the user's prefix, each up to `settings.truncate`."""
+    run = find_run(settings.run, settings.checkpoint_dir, settings.step)
+    step, seed = run.step(), _seed(settings)
+    prefix = settings.prefix or ""
+    for prompt, text in _written(settings, run, [prefix] * settings.n, seed):
+        continued = text[len(prompt) :]
+        if settings.truncate:
+            continued, _, _ = continued.partition(settings.truncate)
+        title = (prompt if settings.include_prefix else "") + continued
+        yield _title(Record(title=title), settings, prompt=prompt, step=step, seed=seed)
 
 
 def _keywords(text: str | None) -> tuple[str, ...] | None:
@@ -134,12 +167,13 @@ def _text(prompt: Prompt, mark: Mark, rng: random.Random) -> str:
     Raises UsageError for a category or keywords that the run's records never had.
     """
     for name in ("category", "keywords"):
-        if getattr(prompt, name) and mark.sections and name not in mark.sections:
+        if getattr(prompt, name) and mark.sections is not None and name not in mark.sections:
             raise UsageError(f"--{name}: the records of this run have no {name}; encode its dataset with them")
-    if prompt.category is None and prompt.keywords is None:
-        return markup.prompt(Record(), next(iter(mark.sections), "category"))
+    if mark.sections == () or (prompt.category is None and prompt.keywords is None):
+        return mark.opening()
     category = keyword_rules.category(prompt.category) if prompt.category else _some_category(mark, rng)
-    keywords = " ".join(prompt.keywords or ()) if "keywords" in (mark.sections or markup.SECTIONS) else None
+    in_records = mark.sections is None or "keywords" in mark.sections
+    keywords = " ".join(prompt.keywords or ()) if in_records else None
     return markup.prompt(Record(category=category, keywords=keywords), "title")
 
 
@@ -150,27 +184,32 @@ def _some_category(mark: Mark, rng: random.Random) -> str | None:
     return rng.choices(list(mark.categories), weights=list(mark.categories.values()))[0]
 
 
-def _record_or_fault(text: str) -> Record | str:
+def _record_or_fault(text: str, mark: Mark) -> Record | str:
     """The record of a text, or what keeps it from being a title."""
     record = markup.parse(text)
     if not text.endswith(markup.END):
         return "did not end"
-    if record is None or record.title is None:
+    if record is None or record.title is None or not _is_of(mark, record):
         return "were no record"
     if not record.title.strip():
         return "were empty"
     return "held markup" if markup.has_markup(record.title) else record
 
 
-def _title(record: Record, *, prompt: str, run: str, step: int, seed: int) -> Title:
+def _is_of(mark: Mark, record: Record) -> bool:
+    """Whether a record has marks just if those of the run have."""
+    return mark.sections is None or record.marked == bool(mark.sections)
+
+
+def _title(record: Record, settings: GenerateSettings, *, prompt: str, step: int, seed: int) -> Title:
     return Title(
         title=record.title or "",
         category=record.category,
         keywords=record.keywords,
         prompt=prompt,
-        run=run,
+        run=settings.run,
         step=step,
-        engine="torch",
+        engine=settings.engine,
         seed=seed,
     )
 

@@ -9,6 +9,9 @@ inside a field is broken up by a backslash, and a line break is written as a let
 
     ~@  ->  ~\@        <|endoftext|>  ->  <\|endoftext|>        newline  ->  \n        carriage return  ->  \r
 
+A record without marks, `<|startoftext|>title<|endoftext|>`, as gpt-2-simple makes it of a one-column CSV, is a title
+alone.
+
 A backslash is doubled only where it would read as one of these escapes, so `¯\_(ツ)_/¯` stays as it is. An escaped
 field holds no mark and no token: a plain search for the marks finds exactly the sections, also with the report's own
 decoder.
@@ -16,6 +19,7 @@ decoder.
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 START = "<|startoftext|>"
 END = "<|endoftext|>"
@@ -36,12 +40,16 @@ _LINE_BREAKS = {"n": "\n", "r": "\r"}
 
 @dataclass(frozen=True)
 class Record:
-    """One record's fields; a section that is not in the record is None, one that is empty is ''."""
+    """One record's fields; a section that is not in the record is None, one that is empty is ''.
+
+    A record that is not `marked` has a title, not empty, and nothing else.
+    """
 
     category: str | None = None
     keywords: str | None = None
     title: str | None = None
     body: str | None = None
+    marked: bool = True
 
 
 def escape(text: str) -> str:
@@ -72,6 +80,8 @@ def _line_break(match: re.Match[str]) -> str:
 
 def sections_text(record: Record) -> str:
     """The marks and escaped fields of a record, without its tokens."""
+    if not record.marked:
+        return escape(record.title or "")
     fields = ((mark, getattr(record, section)) for section, mark in MARKS.items())
     return "".join(mark + escape(field) for mark, field in fields if field is not None)
 
@@ -97,9 +107,12 @@ def parse_sections(text: str) -> Record | None:
     """Read what stands between the tokens of a record; None as for `parse`."""
     pieces = _MARK.split(text)
     names = [_SECTION_OF[mark] for mark in _MARK.findall(text)]
+    if not names and text:
+        return Record(title=unescape(text), marked=False)
     if not names or pieces[0] or names != [section for section in SECTIONS if section in names]:
         return None
-    return Record(**{name: unescape(piece) for name, piece in zip(names, pieces[1:], strict=True)})
+    fields: dict[str, Any] = {name: unescape(piece) for name, piece in zip(names, pieces[1:], strict=True)}
+    return Record(**fields)
 
 
 def has_markup(text: str) -> bool:

@@ -1,7 +1,7 @@
 """Records read from encoded or generated text, one after another, from start token to end token.
 
 Files may be of any size, and a record of a foreign one may span lines. Whatever stands between records (the ==== lines
-of gpt-2-simple's samples) is passed over.
+of gpt-2-simple's samples) is passed over. The first record decides whether those of its file have marks.
 """
 
 import logging
@@ -27,12 +27,21 @@ def records(path: Path, counts: Counter[str] | None = None) -> Iterator[Record]:
 
     Unfinished and malformed ones are logged, and counted as 'broken' in `counts`; the others there as 'records'.
     """
-    counts = Counter() if counts is None else counts
     with reading(path, made_by="`redditgen encode` and `redditgen generate` make such files") as file:
-        for record in _parsed(file):
-            counts["broken" if record is None else "records"] += 1
-            if record is not None:
-                yield record
+        yield from records_in(file, path, counts)
+
+
+def records_in(file: TextIO, path: Path, counts: Counter[str] | None = None) -> Iterator[Record]:
+    """The same for text that is open already; messages name it `path`."""
+    counts = Counter() if counts is None else counts
+    marked: bool | None = None
+    for record in _parsed(file):
+        if record is not None and marked in (None, record.marked):
+            marked = record.marked
+            counts["records"] += 1
+            yield record
+        else:
+            counts["broken"] += 1
     if counts["broken"]:
         _log.warning("%s: %d unfinished or malformed records left out", path, counts["broken"])
     if not counts["records"]:

@@ -55,25 +55,30 @@ def check_rows_file(path: Path, columns: Sequence[str]) -> None:
         raise UsageError(f"{path}: a .txt holds one column, not {', '.join(columns)}; use .csv or .jsonl")
 
 
-def write_rows(path: Path, rows: Iterable[Row], columns: Sequence[str]) -> int:
-    """Write `path` whole, in the form that its suffix names; gives the number of rows. None is an empty cell."""
+def write_rows(path: Path, rows: Iterable[Row], columns: Sequence[str], *, delimiter: str = "") -> int:
+    """Write `path` whole, in the form that its suffix names; gives the number of rows. None is an empty cell.
+
+    A .txt has a value a line; with a `delimiter`, which then stands behind each, line breaks inside values are kept.
+    """
     check_rows_file(path, columns)
     count = 0
     with whole(path) as temporary, temporary.open("w", encoding="utf8", newline="") as file:
-        write = _writer(file, path.suffix.lower(), columns)
+        write = _writer(file, path.suffix.lower(), columns, delimiter)
         for row in rows:
             write(row)
             count += 1
     return count
 
 
-def _writer(file: TextIO, suffix: str, columns: Sequence[str]) -> Callable[[Row], object]:
+def _writer(file: TextIO, suffix: str, columns: Sequence[str], delimiter: str) -> Callable[[Row], object]:
     if suffix == ".csv":
         table = csv.writer(file, lineterminator="\n")
         table.writerow(columns)
         return lambda row: table.writerow([row[column] for column in columns])
     if suffix == ".jsonl":
         return lambda row: file.write(json_line(row, columns) + "\n")
+    if delimiter:
+        return lambda row: file.write(f"{row[columns[0]]}\n{delimiter}")
     return lambda row: file.write(one_line(row[columns[0]]) + "\n")
 
 

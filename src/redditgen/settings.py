@@ -3,15 +3,27 @@
 The command line makes its options from these fields (`min_score` is `--min-score`), so each is described once.
 """
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from redditgen.errors import UsageError
-from redditgen.markup import SECTIONS
+from redditgen.markup import END, SECTIONS
+
+# Where gpt-2-simple 0.8 finds them.
+OPENAI_URL = "https://openaipublic.blob.core.windows.net/gpt-2"
+OPENAI_MODELS = ("124M", "355M", "774M", "1558M")
 
 # The report's own list: subreddits whose titles are all the same.
 REPORT_BLOCKLIST = "me_irl,2meirl4meirl,anime_irl,furry_irl,cursedimages"
+
+
+ENGINES = ("torch", "gpt-2-simple")
+ENGINE_HELP = "torch, or gpt-2-simple: the report's own, on TensorFlow 1.15 (redditgen doctor --install tf1)."
+TF1_PYTHON_HELP = (
+    "Python 3.7 that has TensorFlow 1.15.  [default: $REDDITGEN_TF1_PYTHON, else what doctor --install tf1 made]"
+)
 
 
 def option(default: Any, help: str, *flags: str) -> Any:
@@ -27,6 +39,12 @@ def argument(help: str) -> Any:
 def _require(holds: bool, message: str) -> None:
     if not holds:
         raise UsageError(message)
+
+
+def _require_at_least(least: int, settings: Any, name: str) -> None:
+    value = getattr(settings, name)
+    flag = f"--{name.replace('_', '-')}"
+    _require(value is None or value >= least, f"{flag} must be {least} or more, not {value}")
 
 
 def _choose(name: str, value: str | None, *choices: str | None) -> None:
@@ -122,20 +140,62 @@ class DecodeSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TokenizeSettings:
+    dataset: Path = argument("Encoded text, a CSV of one column, or plain text; or a folder or a quoted glob of them.")
+    out: Path | None = option(None, ".npz to write.  [default: DATASET's name with .npz]")
+    model: str = option("mini", "Model whose tokens to write: a folder in --model-dir, mini, or the path of a folder.")
+    record_tokens: str = option(
+        "literal", "literal, as gpt-2-simple reads them; compact: start and end of a record are one token each."
+    )
+    combine: int = option(50_000, "Join files until they have this many characters.")
+    model_dir: Path = option(Path("models"), "Folder of the base models.")
+    overwrite: bool = option(False, "Replace an output that is already there.", "--overwrite")
+
+    def __post_init__(self) -> None:
+        _require_at_least(1, self, "combine")
+        _choose("--record-tokens", self.record_tokens, "literal", "compact")
+        has_name = self.dataset.name not in ("", "..") and not set("*?") & set(self.dataset.name)
+        _require(self.out is not None or has_name, f"--out: is needed, since {self.dataset} is no name for a file")
+        _require(self.output.suffix == ".npz", f"--out must end in .npz, not {self.output}")
+
+    @property
+    def output(self) -> Path:
+        return self.out or self.dataset.with_suffix(".npz")
+
+
+@dataclass(frozen=True, kw_only=True)
 class FinetuneSettings:
-    dataset: Path = argument("Encoded text, as encode writes it.")
+    dataset: Path = argument(
+        "Encoded text, as encode writes it; or a CSV of one column, a .npz of tokens, or plain text; "
+        "or a folder or a quoted glob of such files."
+    )
+    engine: str = option("torch", ENGINE_HELP)
     model: str | None = option(
         None,
-        "Base model: a folder in --model-dir, or mini, which comes with redditgen.  "
-        "[default: the run's; mini for a new one]",
+        "Base model: a folder in --model-dir, mini, which comes with redditgen, or the path of a folder of OpenAI's or "
+        "Hugging Face's layout.  [default: the run's; mini for a new one]",
     )
     run: str = option("run1", "Name of the run, a folder in --checkpoint-dir.")
     steps: int = option(500, "Step at which the run ends; a run that has got there does nothing.")
     more: int | None = option(None, "Go on for this many steps from where the run stands, instead of --steps.")
-    batch_size: int = option(32, "Records a step.")
-    learning_rate: float | None = option(
-        None, "Step size of AdamW.  [default: 1e-4 for 124M, more for narrower models, less for wider ones]"
+    batch_size: int | None = option(
+        None, "Records at once, or windows of plain text.  [default: 32; 1 window with gpt-2-simple]"
     )
+    accumulate_gradients: int | None = option(None, "Batches a step.  [default: 1; 5 with gpt-2-simple]")
+    window: int = option(
+        256, "Tokens of a window: of plain text, and of anything with gpt-2-simple, which itself takes 1024."
+    )
+    optimizer: str = option("adam", "adam, or sgd: plain gradient descent at an even rate, unclipped.")
+    learning_rate: float | None = option(
+        None, "Step size.  [default: 1e-4 for 124M, more for narrower models, less for wider ones]"
+    )
+    only_train_transformer_layers: bool = option(
+        False, "Leave the embeddings and the last norm as they are.", "--only-train-transformer-layers"
+    )
+    memory_saving_gradients: bool = option(
+        False, "Compute the layers twice and keep less in memory.", "--memory-saving-gradients"
+    )
+    combine: int = option(50_000, "Join files of plain text until they have this many characters.")
     seed: int = option(0, "Seed of the order of the records and of which titles are held out.")
     val_fraction: float = option(0.02, "Share of the titles that is held out to measure the run on.")
     val_every: int = option(100, "Measure the held-out loss every so many steps, besides at both ends; 0: only there.")
@@ -144,42 +204,56 @@ class FinetuneSettings:
     sample_num: int = option(1, "How many samples.")
     sample_length: int = option(100, "The most tokens of a sample.")
     save_every: int = option(500, "Save every so many steps, besides at the end; 0: only there.")
+    max_checkpoints: int = option(1, "Keep this many checkpoints, the newest; 0: all.")
     record_tokens: str | None = option(
         None,
         "compact: start and end of a record are one token each; literal: they are spelled out, as gpt-2-simple does.  "
-        "[default: what the run has; compact for a new one]",
+        "[default: what the run has; compact for a new one, literal with gpt-2-simple]",
     )
-    restore_from: str = option("latest", "latest: go on with the run if it is there; fresh: start from the base model.")
+    restore_from: str = option(
+        "latest",
+        "latest: go on with the run if it is there; fresh: start from the base model; or the path of another run or "
+        "model, to start from its weights.",
+    )
     precision: str = option(
         "auto", "float32, or bfloat16 where the processor computes in it; auto: the faster of them."
     )
     model_dir: Path = option(Path("models"), "Folder of the base models.")
     checkpoint_dir: Path = option(Path("checkpoint"), "Folder of the runs.")
     sample_dir: Path = option(Path("samples"), "Folder of the samples.")
+    tf1_python: Path | None = option(None, TF1_PYTHON_HELP)
     overwrite: bool = option(False, "With --restore-from fresh: replace a run that is already there.", "--overwrite")
 
     def __post_init__(self) -> None:
-        _require(self.steps > 0, f"--steps must be 1 or more, not {self.steps}")
-        _require(self.more is None or self.more > 0, f"--more must be 1 or more, not {self.more}")
-        _require(self.batch_size > 0, f"--batch-size must be 1 or more, not {self.batch_size}")
+        for name in ("steps", "sample_num", "sample_length", "combine"):
+            _require_at_least(1, self, name)
+        for name in ("more", "batch_size", "accumulate_gradients"):
+            _require_at_least(1, self, name)
+        for name in ("seed", "val_every", "print_every", "sample_every", "save_every", "max_checkpoints"):
+            _require_at_least(0, self, name)
+        _require_at_least(2, self, "window")
         _require(self.learning_rate is None or self.learning_rate > 0, "--learning-rate must be above 0")
         _require(0 <= self.val_fraction < 1, f"--val-fraction must be from 0 to below 1, not {self.val_fraction}")
-        _require(self.sample_num > 0, f"--sample-num must be 1 or more, not {self.sample_num}")
-        _require(self.sample_length > 0, f"--sample-length must be 1 or more, not {self.sample_length}")
-        for name in ("seed", "val_every", "print_every", "sample_every", "save_every"):
-            _require(getattr(self, name) >= 0, f"--{name.replace('_', '-')} must be 0 or more")
+        _choose("--engine", self.engine, *ENGINES)
+        _choose("--optimizer", self.optimizer, "adam", "sgd")
         _choose("--record-tokens", self.record_tokens, None, "compact", "literal")
-        _choose("--restore-from", self.restore_from, "latest", "fresh")
         _choose("--precision", self.precision, "auto", "float32", "bfloat16")
         _require_name("--run", self.run)
-        _require_name("--model", self.model or "mini")
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateSettings:
     run: str = option("run1", "Name of the run, a folder in --checkpoint-dir.")
+    step: int | None = option(None, "Step of the run, of those that --max-checkpoints kept.  [default: the newest]")
+    engine: str = option("torch", ENGINE_HELP)
     category: str | None = option(None, "Category of the titles, as a subreddit.  [default: the model chooses]")
     keywords: str | None = option(None, "Keywords of the titles, between blanks or commas.  [default: none]")
+    prefix: str | None = option(
+        None, "Raw text to go on from, instead of category and keywords; every text is then kept as it comes."
+    )
+    truncate: str = option(END, "With --prefix: cut each text where this stands; '' for the whole.")
+    include_prefix: bool = option(False, "With --prefix: write it too.", "--include-prefix")
+    sample_delim: str = option("", "Text to write behind each title's line, in .txt and on the terminal.")
     n: int = option(10, "How many titles.", "--n", "-n")
     temperature: float = option(0.7, "Below 1 makes likely words likelier; 0 takes the likeliest always.")
     top_k: int = option(40, "Draw each token from this many likeliest ones; 0: from all.")
@@ -189,6 +263,7 @@ class GenerateSettings:
     seed: int | None = option(None, "Seed of the draws; the same seed gives the same titles.  [default: a new one]")
     out: Path | None = option(None, "File to write: .txt, .csv or .jsonl.  [default: the terminal]")
     checkpoint_dir: Path = option(Path("checkpoint"), "Folder of the runs.")
+    tf1_python: Path | None = option(None, TF1_PYTHON_HELP)
     overwrite: bool = option(False, "Replace an output that is already there.", "--overwrite")
 
     def __post_init__(self) -> None:
@@ -198,4 +273,77 @@ class GenerateSettings:
         _require(0 <= self.top_p <= 1, f"--top-p must be from 0 to 1, not {self.top_p}")
         _require(self.length > 0, f"--length must be 1 or more, not {self.length}")
         _require(self.batch_size > 0, f"--batch-size must be 1 or more, not {self.batch_size}")
+        _require_at_least(0, self, "step")
+        _choose("--engine", self.engine, *ENGINES)
+        _require(
+            self.prefix is None or (self.category is None and self.keywords is None),
+            "--prefix: stands for itself; leave out --category and --keywords, or --prefix",
+        )
         _require_name("--run", self.run)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSettings:
+    run: str | None = option(None, "Name of the run, a folder in --checkpoint-dir.  [default: run1]")
+    step: int | None = option(None, "Step of the run, of those that --max-checkpoints kept.  [default: the newest]")
+    model: str | None = option(None, "Instead of a run: a base model, by its name in --model-dir or its folder's path.")
+    to: str = option(
+        "hf",
+        "hf: Hugging Face's layout, for transformers; ct2: CTranslate2's; tf: a base model in OpenAI's, for "
+        "gpt-2-simple and for finetune --model.",
+    )
+    out: Path | None = option(None, "Folder to write.  [default: exports/RUN-TO]")
+    checkpoint_dir: Path = option(Path("checkpoint"), "Folder of the runs.")
+    model_dir: Path = option(Path("models"), "Folder of the base models.")
+    overwrite: bool = option(False, "Replace an export that is already there.", "--overwrite")
+
+    def __post_init__(self) -> None:
+        _require_at_least(0, self, "step")
+        _choose("--to", self.to, "hf", "ct2", "tf")
+        _require(self.model is None or self.run is None, "--model: is exported instead of a run; leave out it or --run")
+        _require(self.model is None or self.step is None, "--step: base models have none; leave it out with --model")
+        _require(self.out is None or self.out.name not in ("", ".."), f"--out must name a folder, not {self.out}")
+        _require_name("--run", self.run_name)
+
+    @property
+    def run_name(self) -> str:
+        return "run1" if self.run is None else self.run
+
+    @property
+    def name(self) -> str:
+        """The name of what is exported, run or model."""
+        return self.run_name if self.model is None else Path(self.model).resolve().name
+
+    @property
+    def output(self) -> Path:
+        return self.out or Path("exports") / f"{self.name}-{self.to}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DownloadSettings:
+    model: str = argument(f"One of OpenAI's models: {', '.join(OPENAI_MODELS)}.")
+    base_url: str = option(OPENAI_URL, "Where to download from; the files lie below it as models/NAME/FILE.")
+    model_dir: Path = option(Path("models"), "Folder of the base models.")
+    overwrite: bool = option(False, "Download anew and replace a model that is already there.", "--overwrite")
+
+    def __post_init__(self) -> None:
+        _choose("MODEL", self.model, *OPENAI_MODELS)
+        # Not shown: there may be a password in it.
+        is_web = re.match(r"https?://[^/?#]", self.base_url, re.IGNORECASE)
+        _require(is_web is not None, "--base-url must begin with https:// or http:// and name a server")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorSettings:
+    install: str | None = option(
+        None, "tf1: make the Python 3.7 environment with TensorFlow 1.15 for --engine gpt-2-simple, instead of looking."
+    )
+    python: Path | None = option(
+        None, "With --install: the Python 3.7 to make it with.  [default: from PATH, pyenv or uv]"
+    )
+    tf1_python: Path | None = option(None, TF1_PYTHON_HELP)
+    model_dir: Path = option(Path("models"), "Folder of the base models.")
+
+    def __post_init__(self) -> None:
+        _choose("--install", self.install, None, "tf1")
+        _require(self.python is None or self.install is not None, "--python needs --install tf1")

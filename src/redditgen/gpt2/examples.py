@@ -5,6 +5,7 @@ literal ones it is the text of its line, both tokens in pieces, as gpt-2-simple 
 """
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _AT_ONCE = 8192  # records tokenized together
+_TOKENS = re.compile(f"{re.escape(START)}|{re.escape(END)}")
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,13 @@ class Examples:
     title_starts: "NDArray[np.int32]"
     title_ends: "NDArray[np.int32]"
     title_chars: "NDArray[np.int32]"
-    cut: int  # records that were longer than the context
+    cut: int = 0  # records that were longer than the context
+
+    @classmethod
+    def of(cls, rows: list[list[int]], titles: list[tuple[int, int]], chars: list[int], cut: int = 0) -> "Examples":
+        """Make it of token rows, where in each the title begins and ends, and how many characters it has."""
+        places = np.array(titles, dtype=np.int32).reshape(-1, 2)
+        return cls(Sequences.of(rows), places[:, 0], places[:, 1], np.array(chars, dtype=np.int32), cut)
 
     def __len__(self) -> int:
         return len(self.sequences)
@@ -45,8 +53,7 @@ def is_held_out(title: str, fraction: float, seed: int) -> bool:
 def examples(records: Iterable[Record], tokenizer: Tokenizer, record_tokens: str, context: int) -> Examples:
     """Tokenize records; what lies beyond `context` tokens is cut off."""
     rows: list[list[int]] = []
-    starts: list[int] = []
-    ends: list[int] = []
+    titles: list[tuple[int, int]] = []
     chars: list[int] = []
     cut = 0
     around = [tokenizer.end] if record_tokens == COMPACT else []
@@ -57,19 +64,27 @@ def examples(records: Iterable[Record], tokenizer: Tokenizer, record_tokens: str
             row = around + encoding.ids + around
             cut += len(row) > context
             rows.append(row[:context])
-            starts.append(len(around) + sum(end <= from_char for _, end in encoding.offsets))
+            start = len(around) + sum(end <= from_char for _, end in encoding.offsets)
             behind = around if record.body is None else []
-            ends.append(len(around) + sum(start < to_char for start, _ in encoding.offsets) + len(behind))
+            end = len(around) + sum(start < to_char for start, _ in encoding.offsets) + len(behind)
+            titles.append((min(start, context), min(end, context)))
             chars.append(len(record.title or ""))
-    title_starts, title_ends = (np.minimum(places, context).astype(np.int32) for places in (starts, ends))
-    return Examples(Sequences.of(rows), title_starts, title_ends, np.array(chars, dtype=np.int32), cut)
+    return Examples.of(rows, titles, chars, cut)
 
 
 def prompt_ids(texts: list[str], tokenizer: Tokenizer, record_tokens: str) -> list[list[int]]:
-    """Tokenize the starts of records, each beginning with the start token."""
-    if record_tokens == COMPACT:
-        return [[tokenizer.end, *e.ids] for e in tokenizer.encode([text.removeprefix(START) for text in texts])]
-    return [e.ids for e in tokenizer.encode(texts)]
+    """Tokenize what texts shall begin with; nothing becomes the end token, as in gpt-2-simple.
+
+    With compact record tokens each start and end token in a text becomes the model's one.
+    """
+    if record_tokens != COMPACT:
+        return [e.ids or [tokenizer.end] for e in tokenizer.encode(texts)]
+    return [_compact(text, tokenizer) or [tokenizer.end] for text in texts]
+
+
+def _compact(text: str, tokenizer: Tokenizer) -> list[int]:
+    first, *others = tokenizer.encode(_TOKENS.split(text))
+    return first.ids + [token for encoding in others for token in (tokenizer.end, *encoding.ids)]
 
 
 def _batched(records: Iterable[Record]) -> Iterator[list[Record]]:

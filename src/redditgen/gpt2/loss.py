@@ -60,13 +60,14 @@ def _head_and_loss() -> "type[torch.autograd.Function]":
                     excess.scatter_add_(1, wanted[:, None], -torch.ones_like(wanted[:, None], dtype=excess.dtype))
                     excess = excess.to(dtype)
                     torch.mm(excess, weight, out=gradient)
-                    for_weight += excess.t() @ rows
+                    if ctx.needs_input_grad[1]:
+                        for_weight += excess.t() @ rows
             ctx.save_for_backward(for_hidden, for_weight)
             return total
 
         @staticmethod
-        def backward(ctx: Any, scale: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
+        def backward(ctx: Any, scale: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, None]:
             for_hidden, for_weight = ctx.saved_tensors
-            return for_hidden.float() * scale, for_weight * scale, None
+            return for_hidden.float() * scale, for_weight * scale if ctx.needs_input_grad[1] else None, None
 
     return HeadAndLoss

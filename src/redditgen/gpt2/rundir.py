@@ -3,39 +3,50 @@
     models/124M/      hparams.json, encoder.json, vocab.bpe, checkpoint, model.ckpt.{index,data-00000-of-00001}
     checkpoint/run1/  the same, with model-500.* for model.ckpt.*, and counter
 
-`checkpoint` names the newest checkpoint (TensorFlow's CheckpointState as text), `counter` its step. What redditgen
-knows about a run besides stands in `redditgen.json`; a run without it, such as one made by gpt-2-simple, is read with
-literal tokens. `optimizer-500.safetensors` lets the torch engine go on as if it had not stopped.
+`checkpoint` names the newest checkpoint and the older ones kept (TensorFlow's CheckpointState as text), `counter` its
+step. What redditgen knows about a run besides stands in `redditgen.json`; a run without it, such as one made by
+gpt-2-simple, is read with literal tokens. `optimizer-500.safetensors` lets the torch engine go on as if it had not
+stopped.
 """
 
 import json
 import re
+import shlex
 import shutil
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from redditgen import bundled
+from redditgen import bundled, markup
 from redditgen.errors import InputError, MissingError
 from redditgen.gpt2 import bundle
+from redditgen.gpt2.huggingface import HuggingFaceDir
 from redditgen.gpt2.tokenizer import Tokenizer
 from redditgen.gpt2.weights import Hparams
+from redditgen.markup import Record
 from redditgen.output import make_folder, whole
+from redditgen.settings import OPENAI_MODELS
 
 if TYPE_CHECKING:
     from redditgen.gpt2.weights import Tensors
 
 COMPACT, LITERAL = "compact", "literal"
+_OLD_NAMES = {"117M": "124M", "345M": "355M"}  # as OpenAI first called them
+NO_RECORDS = "none"  # of a run that learned from plain text
 _LATEST = re.compile(r'^model_checkpoint_path: "(.+)"$', re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Mark:
-    """What `redditgen.json` says of a run: how its records were tokenized, and what stood in them."""
+    """What `redditgen.json` says of a run: how its records were tokenized, and what stood in them.
+
+    `sections` is None where nobody knows them, and () where the records have no marks.
+    """
 
     record_tokens: str = LITERAL
     model: str = ""
-    sections: tuple[str, ...] = ()
+    sections: tuple[str, ...] | None = None
     categories: dict[str, int] = field(default_factory=dict)
 
     @classmethod
@@ -44,16 +55,23 @@ class Mark:
             return cls()
         try:
             content = json.loads(path.read_text(encoding="utf8"))
-            mark = cls(**{**content, "sections": tuple(content["sections"])})
+            sections = content["sections"]
+            mark = cls(**{**content, "sections": None if sections is None else tuple(sections)})
             if not isinstance(mark.categories, dict):
                 raise TypeError("categories must be an object")
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise InputError(
                 f"{path}: is not what redditgen writes ({error}); delete it if the run is foreign"
             ) from error
-        if mark.record_tokens not in (COMPACT, LITERAL):
-            raise InputError(f"{path}: record_tokens must be {COMPACT} or {LITERAL}, not {mark.record_tokens!r}")
+        if mark.record_tokens not in (kinds := (COMPACT, LITERAL, NO_RECORDS)):
+            raise InputError(f"{path}: record_tokens must be one of {', '.join(kinds)}, not {mark.record_tokens!r}")
         return mark
+
+    def opening(self) -> str:
+        """How a text of the run begins if nothing is asked of it: as its records do, if it has learned records."""
+        if self.record_tokens == NO_RECORDS:
+            return ""
+        return markup.prompt(Record(), next(iter(self.sections or ()), ""))
 
     def save(self, path: Path) -> None:
         with whole(path) as temporary:
@@ -62,9 +80,10 @@ class Mark:
 
 @dataclass(frozen=True)
 class ModelDir:
-    """A directory with a GPT-2 in it, base model or run."""
+    """A directory with a GPT-2 in it, base model or run, read at its newest checkpoint or at that of `at_step`."""
 
     path: Path
+    at_step: int | None = None
 
     @property
     def mark_path(self) -> Path:
@@ -87,7 +106,9 @@ class ModelDir:
         return tokenizer
 
     def latest(self) -> Path:
-        """The prefix of the newest checkpoint, by the file `checkpoint`."""
+        """The prefix of the checkpoint to read: the newest, by the file `checkpoint`, unless `at_step` says another."""
+        if self.at_step is not None:
+            return self._at(self.at_step)
         path = self.path / "checkpoint"
         try:
             match = _LATEST.search(path.read_text(encoding="utf8"))
@@ -99,6 +120,20 @@ class ModelDir:
             raise InputError(f'{path}: names no checkpoint; its first line must be model_checkpoint_path: "model-N"')
         # gpt-2-simple may have stood elsewhere when it wrote the name, so only the name's last part counts.
         return self.path / Path(match[1]).name
+
+    def _at(self, step: int) -> Path:
+        prefix = self.path / f"model-{step}"
+        if step not in (there := self._steps()):
+            raise MissingError(
+                f"{prefix}.index: not there; the run has steps {', '.join(map(str, there)) or 'none'} "
+                "(finetune --max-checkpoints keeps more)"
+            )
+        return prefix
+
+    def _steps(self) -> list[int]:
+        """The steps whose checkpoints are there, in order."""
+        numbers = (path.stem.partition("-")[2] for path in self.path.glob("model-*.index"))
+        return sorted(int(number) for number in numbers if number.isdigit())
 
     def tensors(self) -> "Tensors":
         return bundle.read(self.latest(), self.hparams().shapes())
@@ -116,10 +151,13 @@ class ModelDir:
         bundle.write(self.path / "model.ckpt", tensors)
         self._point_to("model.ckpt")
 
-    def start(self, base: "ModelDir", mark: Mark) -> None:
+    def start(self, base: "Weights", mark: Mark) -> None:
         """Make this directory a run of a model of `base`'s shape and vocabulary, marked as ours."""
         make_folder(self.path)
-        if base.path != self.path:
+        if isinstance(base, HuggingFaceDir):
+            base.hparams().save(self.path / "hparams.json")
+            base.tokenizer().save(self.path)
+        elif base.path != self.path:
             for name in ("hparams.json", "encoder.json", "vocab.bpe"):
                 with whole(self.path / name) as temporary:
                     temporary.write_bytes((base.path / name).read_bytes())
@@ -139,18 +177,36 @@ class ModelDir:
     def _of_steps(self) -> list[Path]:
         return [*self.path.glob("model-*"), *self.path.glob("optimizer-*")]
 
-    def write_step(self, step: int, tensors: "Tensors", optimizer: "Tensors") -> None:
-        """Save a checkpoint and make it the newest; the one before is deleted only after that."""
+    def write_step(self, step: int, tensors: "Tensors", optimizer: "Tensors", *, keep: int = 1) -> None:
+        """Save a checkpoint and make it the newest; older ones but the `keep` newest go only after that (0: none)."""
+        from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
-        with whole(self._optimizer_path(step)) as temporary:
-            save_file(optimizer, temporary)
+        path = self._optimizer_path(step)
+        with whole(path) as temporary:
+            try:
+                save_file(optimizer, temporary)
+            except SafetensorError as error:  # a full disk, among others
+                raise InputError(f"{path}: can't be written: {error}") from error
         bundle.write(self.path / f"model-{step}", tensors)
+        self._make_newest(step, keep)
+
+    def move_step(self, step: int, files: Iterable[Path], *, keep: int = 1) -> None:
+        """The same with a checkpoint's files as TensorFlow wrote them, `model-<step>.*` on the same disk."""
+        # The index last: without it there is no checkpoint.
+        for file in sorted(files, key=lambda file: file.suffix == ".index"):
+            with whole(self.path / file.name) as temporary:
+                file.replace(temporary)
+        self._make_newest(step, keep)
+
+    def _make_newest(self, step: int, keep: int) -> None:
         with whole(self.path / "counter") as temporary:
             temporary.write_text(f"{step}\n", encoding="utf8")
-        self._point_to(f"model-{step}")
+        kept = [*(other for other in self._steps() if other < step), step][-keep or None :]
+        self._point_to(*(f"model-{number}" for number in kept))
+        names = {f"model-{number}" for number in kept} | {f"optimizer-{step}"}
         for path in self._of_steps():
-            if path.name.partition(".")[0].partition("-")[2] != str(step):
+            if path.name.partition(".")[0] not in names:
                 path.unlink()
 
     def optimizer_state(self) -> "Tensors":
@@ -169,29 +225,60 @@ class ModelDir:
     def _optimizer_path(self, step: int) -> Path:
         return self.path / f"optimizer-{step}.safetensors"
 
-    def _point_to(self, name: str) -> None:
+    def _point_to(self, *names: str) -> None:
+        """Write `checkpoint` for these checkpoints, the newest last."""
+        lines = [f'model_checkpoint_path: "{names[-1]}"', *(f'all_model_checkpoint_paths: "{name}"' for name in names)]
         with whole(self.path / "checkpoint") as temporary:
-            lines = (f'model_checkpoint_path: "{name}"', f'all_model_checkpoint_paths: "{name}"')
             temporary.write_text("\n".join(lines) + "\n", encoding="utf8")
 
 
-def find_model(name: str, model_dir: Path) -> ModelDir:
-    """A base model by name: in `model_dir`, else among those that come with redditgen."""
+Weights = ModelDir | HuggingFaceDir
+
+
+def find_model(name: str, model_dir: Path) -> Weights:
+    """A base model by the path of its folder, or by name: in `model_dir`, else among those that come with redditgen."""
+    if Path(name).name != name:
+        return model_at(Path(name))
     places = [model_dir / name, bundled.path(f"models/{name}")]
     for place in places:
-        if (place / "hparams.json").exists():
-            return ModelDir(place)
-    there = sorted({p.parent.name for folder in places for p in folder.parent.glob("*/hparams.json")})
+        if _holds_model(place):
+            return model_at(place)
+    there = sorted({p.name for folder in places for p in folder.parent.glob("[!.]*") if _holds_model(p)})
     raise MissingError(
         f"model {name}: no {places[0] / 'hparams.json'}; the models there are: {', '.join(there) or 'none'}"
+        + _how_to_get(name, model_dir)
     )
 
 
-def find_run(name: str, checkpoint_dir: Path) -> ModelDir:
-    """A run by name; raises MissingError naming the runs there are."""
+def _how_to_get(name: str, model_dir: Path) -> str:
+    now = _OLD_NAMES.get(name, name)
+    if now not in OPENAI_MODELS:
+        return ""
+    renamed = "" if now == name else f"; it is called {now} now"
+    there = "" if model_dir == Path("models") else f" --model-dir {shlex.quote(str(model_dir))}"
+    return f"{renamed}; get it with: redditgen download {now}{there}"
+
+
+def _holds_model(path: Path) -> bool:
+    return (path / "hparams.json").exists() or HuggingFaceDir.is_one(path)
+
+
+def model_at(path: Path) -> Weights:
+    """The model in a folder, of OpenAI's, gpt-2-simple's or Hugging Face's layout; raises MissingError if none is."""
+    if (path / "hparams.json").exists():
+        return ModelDir(path)
+    if HuggingFaceDir.is_one(path):
+        return HuggingFaceDir(path)
+    raise MissingError(
+        f"{path}: is no folder of a GPT-2; it needs hparams.json (OpenAI's layout) or config.json (Hugging Face's)"
+    )
+
+
+def find_run(name: str, checkpoint_dir: Path, step: int | None = None) -> ModelDir:
+    """A run by name, at its newest step or at `step`; raises MissingError naming what there is."""
     place = checkpoint_dir / name
     if (place / "checkpoint").exists():
-        return ModelDir(place)
+        return ModelDir(place, step)
     there = sorted(p.parent.name for p in checkpoint_dir.glob("*/checkpoint"))
     raise MissingError(
         f"run {name}: no {place / 'checkpoint'}; make it with: redditgen finetune DATASET --run {name} "

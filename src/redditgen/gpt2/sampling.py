@@ -5,6 +5,7 @@ fixed blocks; each block has a generator and a seed of its own, since CTranslate
 is made. So the same seed and block size give the same texts, and a block can be made again without those before it.
 """
 
+import random
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from redditgen.errors import UsageError
-from redditgen.gpt2.dataset import prompt_ids
+from redditgen.gpt2.examples import prompt_ids
 from redditgen.gpt2.rundir import COMPACT, ModelDir
 from redditgen.gpt2.tokenizer import Tokenizer
 from redditgen.gpt2.weights import Hparams
@@ -43,6 +44,11 @@ class Sampler:
         self._tokens = self._tokenizer.tokens()
         self._record_tokens = model.mark().record_tokens
         self._folder = built(model, self._hparams, self._tokenizer)
+
+    def blocks(self, prompts: Sequence[str], size: int, how: Sampling, seed: int) -> Iterator[str]:
+        """The texts of any number of prompts, `size` at a time."""
+        for number, start in enumerate(range(0, len(prompts), size)):
+            yield from self.continued(prompts[start : start + size], how, block_seed(seed, number))
 
     def continued(self, prompts: Sequence[str], how: Sampling, seed: int) -> Iterator[str]:
         """One block: the text of each prompt with what the model writes behind it, up to and with the end token.
@@ -89,6 +95,11 @@ class Sampler:
         return text + END if ended else through_end(text)
 
 
+def block_seed(seed: int, block: int) -> int:
+    """A block's own seed, so that it does not depend on those before it."""
+    return random.Random(f"{seed}:{block}").randrange(2**31)
+
+
 def through_end(text: str) -> str:
     """The text up to and with its first end token, or all of it."""
     head, end, _ = text.partition(END)
@@ -111,13 +122,14 @@ def built(model: ModelDir, hparams: Hparams, tokenizer: Tokenizer) -> Path:
     if not folder.exists():
         for outdated in model.path.glob("ctranslate2-*"):
             shutil.rmtree(outdated, ignore_errors=True)
-        spec = _spec(hparams, tokenizer, model.tensors())
+        spec = specification(hparams, tokenizer, model.tensors())
         with whole_folder(folder) as temporary:
             spec.save(str(temporary))
     return folder
 
 
-def _spec(hparams: Hparams, tokenizer: Tokenizer, tensors: "Tensors") -> Any:
+def specification(hparams: Hparams, tokenizer: Tokenizer, tensors: "Tensors") -> Any:
+    """A GPT-2 as CTranslate2's model specification, whose `save` writes a folder that its Generator reads."""
     from ctranslate2.specs import TransformerDecoderModelSpec
     from ctranslate2.specs.common_spec import Activation
 
