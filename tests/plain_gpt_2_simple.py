@@ -32,4 +32,7 @@ def logits(run: str, tokens: str) -> None:
 
 
 if __name__ == "__main__":
-    {"finetune": finetune, "logits": logits}[sys.argv[1]](*sys.argv[2:])
+    if sys.argv[1] == "finetune":
+        finetune(sys.argv[2])
+    else:
+        logits(sys.argv[2], sys.argv[3])

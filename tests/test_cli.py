@@ -177,6 +177,26 @@ def test_titles_of_any_language_are_printed_whatever_the_locale(tmp_path: Path, 
     assert (done.returncode, done.stdout.decode()) == (0, "Ünïcödé 日本語 🎉\n")
 
 
+def test_options_of_any_language_are_read_whatever_the_locale(checkpoint_dir: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "redditgen",
+        "generate",
+        "--run=trained",
+        "-n1",
+        f"--checkpoint-dir={checkpoint_dir}",
+    ]
+    done = subprocess.run(
+        [*command, "--include-prefix", "--prefix=Ünïcödé 日本語"],
+        env={**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        capture_output=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout.decode().startswith("Ünïcödé 日本語")
+
+
 def test_ctrl_c_exits_130_without_a_traceback(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)

@@ -197,6 +197,12 @@ def test_what_an_interruption_says_to_be_saved_is_saved(finetuning: Settings, nu
     assert signal.getsignal(number) is handler_before
 
 
+def test_an_interruption_names_the_way_on_also_after_a_fresh_start(finetuning: Settings) -> None:
+    """The same command would start anew."""
+    with pytest.raises(Interrupted, match=r"saved at step \d; --restore-from latest goes on from there"):
+        interrupted_at(3, finetuning(restore_from="fresh"))
+
+
 @pytest.mark.slow
 def test_ctrl_c_saves_and_the_same_command_ends_as_if_nothing_had_happened(finetuning: Settings) -> None:
     settings = finetuning(steps=400)

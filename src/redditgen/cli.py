@@ -35,8 +35,7 @@ def _command(kind: type[Any]) -> Callable[[Callable[[Any], None]], None]:
 
     def register(function: Callable[[Any], None]) -> None:
         def command(**options: Any) -> None:
-            given = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
-            function(kind(**given))
+            function(kind(**{name: _given(value) for name, value in options.items()}))
 
         command.__doc__ = function.__doc__
         hints = typing.get_type_hints(kind)
@@ -46,6 +45,13 @@ def _command(kind: type[Any]) -> Callable[[Callable[[Any], None]], None]:
         app.command(function.__name__)(command)
 
     return register
+
+
+def _given(value: Any) -> Any:
+    """An option's value as the settings want it: text as it was typed, also where the locale could not read it."""
+    if isinstance(value, str) and any("\udc80" <= letter <= "\udcff" for letter in value):
+        return os.fsencode(value).decode("utf8", "replace")
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _parameter(field: "dataclasses.Field[Any]", hint: Any) -> inspect.Parameter:

@@ -9,7 +9,9 @@ A text is its prompt and what the model wrote behind it, up to and with the end 
 from dataclasses import dataclass
 
 from redditgen.dataset import Dataset
+from redditgen.errors import Interrupted
 from redditgen.gpt2.rundir import ModelDir, Weights
+from redditgen.settings import FinetuneSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,3 +23,9 @@ class Job:
     dataset: Dataset
     start: int
     end: int
+
+
+def interrupted_at(step: int, job: Job, settings: FinetuneSettings) -> Interrupted:
+    """What a finetuning raises when it was asked to stop and has saved."""
+    how = "the same command" if settings.restore_from == "latest" else "--restore-from latest"
+    return Interrupted(f"{job.run.path}: saved at step {step}; {how} goes on from there")

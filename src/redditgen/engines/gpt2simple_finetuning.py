@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from redditgen import tf1
-from redditgen.engines import Job
+from redditgen.engines import Job, interrupted_at
 from redditgen.engines.worker_process import LOG, Worker, put_model, scratch
 from redditgen.errors import InputError, Interrupted, UsageError
 from redditgen.gpt2.examples import Examples, prompt_ids
@@ -74,7 +74,7 @@ class Finetuning:
             if self.losses:
                 self._report(None)
             if interrupted():
-                raise Interrupted(f"{run.path}: saved at step {self.step}; the same command goes on from there")
+                raise interrupted_at(self.step, self.job, self.settings)
         return end
 
     def _put_into(self, folder: Path) -> dict[str, Any]:

@@ -6,8 +6,7 @@ from collections.abc import Generator, Iterator, Sequence
 from itertools import chain, count, islice
 from typing import TYPE_CHECKING
 
-from redditgen.engines import Job
-from redditgen.errors import Interrupted
+from redditgen.engines import Job, interrupted_at
 from redditgen.gpt2.batches import IGNORED, batches, padded
 from redditgen.gpt2.examples import Examples, prompt_ids
 from redditgen.gpt2.metrics import Metrics, Report
@@ -85,7 +84,7 @@ class _Finetuning:
                 stop = interrupted()
                 self._write(step, last=stop or step == end)
                 if stop:
-                    raise Interrupted(f"{run.path}: saved at step {step}; the same command goes on from there")
+                    raise interrupted_at(step, self.job, self.settings)
         return end
 
     def _write(self, step: int, *, last: bool) -> None:

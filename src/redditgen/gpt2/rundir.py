@@ -169,7 +169,7 @@ class ModelDir:
             return
         for name in ("checkpoint", "counter", "metrics.jsonl", self.mark_path.name):
             (self.path / name).unlink(missing_ok=True)
-        for path in self._of_steps():
+        for path in (*self._of_steps(), *self.path.glob("events.out.tfevents.*")):
             path.unlink()
         for folder in self.path.glob("ctranslate2-*"):
             shutil.rmtree(folder)
