@@ -1,5 +1,4 @@
 import json
-import os
 import re
 import resource
 import shutil
@@ -23,7 +22,6 @@ from redditgen.gpt2.sampling import Sampler, Sampling
 from redditgen.gpt2.weights import network, put
 from redditgen.settings import ExportSettings
 
-TF1_PYTHON = os.environ.get("REDDITGEN_TF1_PYTHON")
 TOKENIZER_FILES = {"tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"}
 FILES = {
     "hf": TOKENIZER_FILES | {"config.json", "generation_config.json", "model.safetensors", "README.md"},
@@ -279,12 +277,14 @@ with open(result, "w", encoding="utf8") as file:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not TF1_PYTHON, reason="REDDITGEN_TF1_PYTHON names no Python with TensorFlow 1.15")
-def test_plain_gpt_2_simple_writes_with_an_export_what_we_write(trained: ModelDir, tmp_path: Path) -> None:
+@pytest.mark.tf1
+def test_plain_gpt_2_simple_writes_with_an_export_what_we_write(
+    trained: ModelDir, tf1_python: Path, tmp_path: Path
+) -> None:
     out = export(settings_of(trained, tmp_path / "models/mine", to="tf"))
     prefix, result = "~`cats~^happy cat~@My", tmp_path / "texts.json"
     done = subprocess.run(
-        [str(TF1_PYTHON), "-c", SIMPLE, str(out.parent), out.name, prefix, str(result)],
+        [str(tf1_python), "-c", SIMPLE, str(out.parent), out.name, prefix, str(result)],
         cwd=tmp_path,
         capture_output=True,
         text=True,
