@@ -7,12 +7,14 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from bigquery_emulator import Emulator, Missing, running
 
 from redditgen import markup, tf1
 from redditgen.errors import MissingError
@@ -149,6 +151,16 @@ def tf1_python() -> Path:
         return tf1.find()
     except MissingError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def bigquery_emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
+    """A BigQuery emulator; what needs it is skipped where it can't be installed, but for continuous integration."""
+    with ExitStack() as stack:
+        try:
+            yield stack.enter_context(running(tmp_path_factory.mktemp("bigquery")))
+        except Missing as error:
+            (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(str(error))
 
 
 @pytest.fixture

@@ -72,8 +72,12 @@ def _parameter(field: "dataclasses.Field[Any]", hint: Any) -> inspect.Parameter:
 @_command(settings.FetchSettings)
 def fetch(options: settings.FetchSettings) -> None:
     """Fetch titles: the most popular ones of the most popular subreddits."""
-    from redditgen.fetch import fetch
+    from redditgen.fetch import fetch, review
 
+    if options.review:
+        for line in review(options):
+            print(line)
+        return
     fetch(options)
 
 

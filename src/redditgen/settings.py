@@ -4,15 +4,15 @@ The command line makes its options from these fields (`min_score` is `--min-scor
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from redditgen.errors import UsageError
 from redditgen.markup import END, SECTIONS
+from redditgen.options import argument, choose, option, require, require_at_least, require_name
 
 # Where gpt-2-simple 0.8 finds them.
 OPENAI_URL = "https://openaipublic.blob.core.windows.net/gpt-2"
+ARCTIC_SHIFT_URL = "https://arctic-shift.photon-reddit.com"
 OPENAI_MODELS = ("124M", "355M", "774M", "1558M")
 
 # The report's own list: subreddits whose titles are all the same.
@@ -26,59 +26,88 @@ TF1_PYTHON_HELP = (
 )
 
 
-def option(default: Any, help: str, *flags: str) -> Any:
-    """A field that is an option; `flags` replaces the name made from the field's."""
-    return field(default=default, metadata={"help": help, "flags": flags})
-
-
-def argument(help: str) -> Any:
-    """A field that is a positional argument."""
-    return field(metadata={"help": help, "positional": True})
-
-
-def _require(holds: bool, message: str) -> None:
-    if not holds:
-        raise UsageError(message)
-
-
-def _require_at_least(least: int, settings: Any, name: str) -> None:
-    value = getattr(settings, name)
-    flag = f"--{name.replace('_', '-')}"
-    _require(value is None or value >= least, f"{flag} must be {least} or more, not {value}")
-
-
-def _choose(name: str, value: str | None, *choices: str | None) -> None:
-    _require(value in choices, f"{name} must be {' or '.join(filter(None, choices))}, not {value!r}")
-
-
-def _require_name(name: str, value: str) -> None:
-    """Runs and models are folders in a folder, so their names must not lead out of it."""
-    _require(
-        value not in ("", ".", "..") and Path(value).name == value, f"{name} must be a plain folder name, not {value!r}"
-    )
-
-
 @dataclass(frozen=True, kw_only=True)
 class FetchSettings:
     source: tuple[str, ...] = option(
         ("sample",),
-        "Where posts come from: 'sample' (synthetic posts that come with redditgen), or a Parquet, CSV or NDJSON file, "
-        "or a quoted glob of them. Repeatable.",
+        "Where posts come from: 'sample' (synthetic posts that come with redditgen); a file of posts, .parquet, .csv "
+        "or .ndjson (.jsonl, .json), the latter two also .gz, or a monthly dump, .zst; a folder or a quoted glob of "
+        "them; 'bigquery'; or 'arctic-shift'. Repeatable.",
         "--from",
     )
-    out: Path = option(Path("data/reddit_titles.csv"), "CSV to write: subreddit,title.")
+    months: str | None = option(
+        None, "Only files named for these months, as RS_2019-08.parquet: 2017_01:2019_02, or a single month."
+    )
+    mapping: tuple[str, ...] = option(
+        (), "Column of a file that has another name: title=headline reads titles from headline. Repeatable.", "--map"
+    )
+    out: Path = option(
+        Path("data/reddit_titles.csv"), "File to write: .csv, .parquet or .ndjson (.jsonl), with a row a title."
+    )
+    columns: str = option(
+        "subreddit,title", "Columns to write, names between commas, as score, created_utc, id, author, num_comments."
+    )
     min_score: int = option(5, "Only posts with this score or more decide which subreddits are the top ones.")
     top_subreddits: int = option(1000, "Keep this many subreddits, those with the most distinct authors.")
     per_subreddit: int = option(18, "Keep this many titles of each, those with the highest score.")
+    min_length: int = option(8, "Leave out titles of fewer characters.")
     block: str = option(
         REPORT_BLOCKLIST, "Subreddits to leave out: names between commas, or a file with a name a line."
     )
-    sfw: bool = option(True, "Leave out posts marked over 18.", "--sfw/--no-sfw")
+    sfw: bool = option(
+        True,
+        "Leave out posts marked over 18, quarantined ones, a list of subreddits, and titles with words of a list.",
+        "--sfw/--no-sfw",
+    )
+    words: Path | None = option(None, "List of words for --sfw.  [default: data/nsfw_words.txt, which explains itself]")
+    review: bool = option(
+        False,
+        "Write nothing; print how many titles of each subreddit the word list hits, to find more for --block.",
+        "--review",
+    )
+    sql: Path | None = option(
+        None, "File with a query of your own, one SELECT in BigQuery Standard SQL; it is run as it is, without filters."
+    )
+    cache: Path | None = option(
+        None, "Folder for what is imported from dumps and fetched from Arctic Shift.  [default: beside the dump; data/]"
+    )
+    project: str | None = option(
+        None, "BigQuery: the Google Cloud project that pays.  [default: $GOOGLE_CLOUD_PROJECT, else the login's]"
+    )
+    location: str = option("US", "BigQuery: where the tables are kept.")
+    table: str = option(
+        "fh-bigquery.reddit_posts.2019_08", "BigQuery: table to read; with --months, any table of the dataset."
+    )
+    max_bytes: str = option("50GB", "BigQuery: refuse a query that would be billed for more, as 50GB or 1.5TiB.")
+    dry_run: bool = option(False, "BigQuery: say what the query would cost, and stop.", "--dry-run")
+    job: str | None = option(
+        None, "BigQuery: id of a job that fetch ran before, to read its result again without paying."
+    )
+    subreddit: tuple[str, ...] = option((), "Arctic Shift: subreddits, names between commas. Repeatable.")
+    after: str = option("", "Arctic Shift: posts since this date, as 2024-01-31, in UTC.")
+    before: str = option("", "Arctic Shift: posts before this date.  [default: now]")
+    limit: int = option(1000, "Arctic Shift: the first so many posts of each subreddit since --after.")
+    base_url: str = option(ARCTIC_SHIFT_URL, "Arctic Shift: address of the server, or of one that answers alike.")
+    refresh: bool = option(False, "Arctic Shift: ask anew for what was fetched before.", "--refresh")
     overwrite: bool = option(False, "Replace an output that is already there.", "--overwrite")
 
     def __post_init__(self) -> None:
-        _require(self.top_subreddits > 0, f"--top-subreddits must be 1 or more, not {self.top_subreddits}")
-        _require(self.per_subreddit > 0, f"--per-subreddit must be 1 or more, not {self.per_subreddit}")
+        for name in ("top_subreddits", "per_subreddit", "min_length"):
+            require_at_least(1, self, name)
+        require(self.sfw or not self.review, "--review counts what --sfw leaves out; leave out --no-sfw")
+        require(self.sql is None or not self.review, "--review does not go with --sql, which filters nothing")
+        for alone in ("bigquery", "arctic-shift"):
+            require(alone not in self.source or len(self.source) == 1, f"--from {alone} does not go with other sources")
+        is_bigquery = self.source == ("bigquery",)
+        for flag, given in (("--dry-run", self.dry_run), ("--job", self.job), ("--project", self.project)):
+            require(is_bigquery or not given, f"{flag} is for --from bigquery alone")
+        is_arctic_shift = self.source == ("arctic-shift",)
+        for flag, text in (("--subreddit", self.subreddit), ("--after", self.after), ("--before", self.before)):
+            require(is_arctic_shift or not text, f"{flag} is for --from arctic-shift alone")
+        require(
+            not is_arctic_shift or bool(self.subreddit and self.after),
+            "--from arctic-shift needs --subreddit and --after",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,11 +133,11 @@ class EncodeSettings:
     overwrite: bool = option(False, "Replace an output that is already there.", "--overwrite")
 
     def __post_init__(self) -> None:
-        _require(self.repeat > 0, f"--repeat must be 1 or more, not {self.repeat}")
-        _require(self.max_keywords >= 0, f"--max-keywords must be 0 or more, not {self.max_keywords}")
-        _require(self.workers >= 0, f"--workers must be 0 (automatic) or more, not {self.workers}")
-        _require(self.keyword_sep != "", "--keyword-sep must not be empty")
-        _require(self.text_field != "", "--title-field and --body-field are both empty: there is nothing to learn from")
+        require(self.repeat > 0, f"--repeat must be 1 or more, not {self.repeat}")
+        require(self.max_keywords >= 0, f"--max-keywords must be 0 or more, not {self.max_keywords}")
+        require(self.workers >= 0, f"--workers must be 0 (automatic) or more, not {self.workers}")
+        require(self.keyword_sep != "", "--keyword-sep must not be empty")
+        require(self.text_field != "", "--title-field and --body-field are both empty: there is nothing to learn from")
 
     @property
     def text_field(self) -> str:
@@ -129,9 +158,7 @@ class DecodeSettings:
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.names if name not in SECTIONS]
-        _require(
-            not unknown, f"--sections: no section {', '.join(map(repr, unknown))}; there are {', '.join(SECTIONS)}"
-        )
+        require(not unknown, f"--sections: no section {', '.join(map(repr, unknown))}; there are {', '.join(SECTIONS)}")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -152,11 +179,11 @@ class TokenizeSettings:
     overwrite: bool = option(False, "Replace an output that is already there.", "--overwrite")
 
     def __post_init__(self) -> None:
-        _require_at_least(1, self, "combine")
-        _choose("--record-tokens", self.record_tokens, "literal", "compact")
+        require_at_least(1, self, "combine")
+        choose("--record-tokens", self.record_tokens, "literal", "compact")
         has_name = self.dataset.name not in ("", "..") and not set("*?") & set(self.dataset.name)
-        _require(self.out is not None or has_name, f"--out: is needed, since {self.dataset} is no name for a file")
-        _require(self.output.suffix == ".npz", f"--out must end in .npz, not {self.output}")
+        require(self.out is not None or has_name, f"--out: is needed, since {self.dataset} is no name for a file")
+        require(self.output.suffix == ".npz", f"--out must end in .npz, not {self.output}")
 
     @property
     def output(self) -> Path:
@@ -226,19 +253,19 @@ class FinetuneSettings:
 
     def __post_init__(self) -> None:
         for name in ("steps", "sample_num", "sample_length", "combine"):
-            _require_at_least(1, self, name)
+            require_at_least(1, self, name)
         for name in ("more", "batch_size", "accumulate_gradients"):
-            _require_at_least(1, self, name)
+            require_at_least(1, self, name)
         for name in ("seed", "val_every", "print_every", "sample_every", "save_every", "max_checkpoints"):
-            _require_at_least(0, self, name)
-        _require_at_least(2, self, "window")
-        _require(self.learning_rate is None or self.learning_rate > 0, "--learning-rate must be above 0")
-        _require(0 <= self.val_fraction < 1, f"--val-fraction must be from 0 to below 1, not {self.val_fraction}")
-        _choose("--engine", self.engine, *ENGINES)
-        _choose("--optimizer", self.optimizer, "adam", "sgd")
-        _choose("--record-tokens", self.record_tokens, None, "compact", "literal")
-        _choose("--precision", self.precision, "auto", "float32", "bfloat16")
-        _require_name("--run", self.run)
+            require_at_least(0, self, name)
+        require_at_least(2, self, "window")
+        require(self.learning_rate is None or self.learning_rate > 0, "--learning-rate must be above 0")
+        require(0 <= self.val_fraction < 1, f"--val-fraction must be from 0 to below 1, not {self.val_fraction}")
+        choose("--engine", self.engine, *ENGINES)
+        choose("--optimizer", self.optimizer, "adam", "sgd")
+        choose("--record-tokens", self.record_tokens, None, "compact", "literal")
+        choose("--precision", self.precision, "auto", "float32", "bfloat16")
+        require_name("--run", self.run)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,19 +294,19 @@ class GenerateSettings:
     overwrite: bool = option(False, "Replace an output that is already there.", "--overwrite")
 
     def __post_init__(self) -> None:
-        _require(self.n > 0, f"-n must be 1 or more, not {self.n}")
-        _require(self.temperature >= 0, f"--temperature must be 0 or more, not {self.temperature}")
-        _require(self.top_k >= 0, f"--top-k must be 0 or more, not {self.top_k}")
-        _require(0 <= self.top_p <= 1, f"--top-p must be from 0 to 1, not {self.top_p}")
-        _require(self.length > 0, f"--length must be 1 or more, not {self.length}")
-        _require(self.batch_size > 0, f"--batch-size must be 1 or more, not {self.batch_size}")
-        _require_at_least(0, self, "step")
-        _choose("--engine", self.engine, *ENGINES)
-        _require(
+        require(self.n > 0, f"-n must be 1 or more, not {self.n}")
+        require(self.temperature >= 0, f"--temperature must be 0 or more, not {self.temperature}")
+        require(self.top_k >= 0, f"--top-k must be 0 or more, not {self.top_k}")
+        require(0 <= self.top_p <= 1, f"--top-p must be from 0 to 1, not {self.top_p}")
+        require(self.length > 0, f"--length must be 1 or more, not {self.length}")
+        require(self.batch_size > 0, f"--batch-size must be 1 or more, not {self.batch_size}")
+        require_at_least(0, self, "step")
+        choose("--engine", self.engine, *ENGINES)
+        require(
             self.prefix is None or (self.category is None and self.keywords is None),
             "--prefix: stands for itself; leave out --category and --keywords, or --prefix",
         )
-        _require_name("--run", self.run)
+        require_name("--run", self.run)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -298,12 +325,12 @@ class ExportSettings:
     overwrite: bool = option(False, "Replace an export that is already there.", "--overwrite")
 
     def __post_init__(self) -> None:
-        _require_at_least(0, self, "step")
-        _choose("--to", self.to, "hf", "ct2", "tf")
-        _require(self.model is None or self.run is None, "--model: is exported instead of a run; leave out it or --run")
-        _require(self.model is None or self.step is None, "--step: base models have none; leave it out with --model")
-        _require(self.out is None or self.out.name not in ("", ".."), f"--out must name a folder, not {self.out}")
-        _require_name("--run", self.run_name)
+        require_at_least(0, self, "step")
+        choose("--to", self.to, "hf", "ct2", "tf")
+        require(self.model is None or self.run is None, "--model: is exported instead of a run; leave out it or --run")
+        require(self.model is None or self.step is None, "--step: base models have none; leave it out with --model")
+        require(self.out is None or self.out.name not in ("", ".."), f"--out must name a folder, not {self.out}")
+        require_name("--run", self.run_name)
 
     @property
     def run_name(self) -> str:
@@ -327,10 +354,10 @@ class DownloadSettings:
     overwrite: bool = option(False, "Download anew and replace a model that is already there.", "--overwrite")
 
     def __post_init__(self) -> None:
-        _choose("MODEL", self.model, *OPENAI_MODELS)
+        choose("MODEL", self.model, *OPENAI_MODELS)
         # Not shown: there may be a password in it.
         is_web = re.match(r"https?://[^/?#]", self.base_url, re.IGNORECASE)
-        _require(is_web is not None, "--base-url must begin with https:// or http:// and name a server")
+        require(is_web is not None, "--base-url must begin with https:// or http:// and name a server")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -345,5 +372,5 @@ class DoctorSettings:
     model_dir: Path = option(Path("models"), "Folder of the base models.")
 
     def __post_init__(self) -> None:
-        _choose("--install", self.install, None, "tf1")
-        _require(self.python is None or self.install is not None, "--python needs --install tf1")
+        choose("--install", self.install, None, "tf1")
+        require(self.python is None or self.install is not None, "--python needs --install tf1")

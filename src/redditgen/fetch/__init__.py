@@ -1,93 +1,180 @@
-"""fetch: posts in, a CSV of the best titles of the top subreddits out."""
+"""fetch: posts in, a file of the best titles of the top subreddits out."""
 
-import csv
 import dataclasses
 import logging
-from collections.abc import Iterable, Sequence
+import textwrap
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
 
 from redditgen.errors import InputError, UsageError
-from redditgen.fetch import files, query
-from redditgen.fetch.duckdb import LocalPosts
-from redditgen.fetch.files import PostsFile
+from redditgen.fetch import own_query, query, sources, titles_file
+from redditgen.fetch.bigquery import BigQueryPosts
+from redditgen.fetch.columns import TYPES
+from redditgen.fetch.query import Query
+from redditgen.interpreters import ended_like_ctrl_c
 from redditgen.output import refuse_existing, whole, write_sidecar
 from redditgen.settings import FetchSettings
+from redditgen.web import shown
 
 _log = logging.getLogger(__name__)
 
-_WITHOUT = {
-    "score": "--min-score does not apply and titles are taken in order of id",
-    "author": "the top subreddits are those with the most posts",
-    "over_18": "--sfw does not apply",
-}
+_EXAMPLE = 100  # characters
+
+
+class Posts(Protocol):
+    """A source of posts, in a `with` block."""
+
+    @property
+    def table(self) -> str:
+        """What sql/titles.sql is to read."""
+
+    @property
+    def columns(self) -> Collection[str]:
+        """The columns that it has; the others are NULL."""
+
+    @property
+    def inputs(self) -> Sequence[Path]:
+        """Files to name, with their hashes, in the sidecar."""
+
+    @property
+    def counts_rules(self) -> bool:
+        """Whether one more query, for what each rule leaves out, costs nothing."""
+
+    def run(self, sql: str, parameters: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+        """The rows of one SELECT in BigQuery Standard SQL."""
+
+    def facts(self) -> dict[str, Any]:
+        """What a sidecar tells of the source."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
 
 
 @dataclasses.dataclass(frozen=True)
 class FetchCounts:
-    posts: int
-    subreddits: int
+    """What came out, and of how many posts; `left_out` by each rule. Posts are not counted where that would cost."""
+
     titles: int
+    subreddits: int
+    posts: int | None = None
+    left_out: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 def fetch(settings: FetchSettings) -> FetchCounts:
     """Write `settings.out` and its sidecar; raises a RedditgenError, and writes nothing, if no title is left."""
-    refuse_existing(settings.out, settings.overwrite)
-    sql, parameters = query.text(), query.parameters(settings)
-    posts_files = files.find(settings.source)
-    _refuse_own_output(posts_files, settings.out)
-    _warn_of_absent_columns(posts_files)
-    with LocalPosts(posts_files, min_score=settings.min_score) as posts, whole(settings.out) as temporary:
-        posts_read = posts.count()
-        subreddits, titles = _write(temporary, posts.run(sql, parameters))
-        counts = FetchCounts(posts_read, subreddits, titles)
-        _refuse_nothing(counts, settings)
-    write_sidecar(
-        settings.out,
-        settings,
-        inputs=[file.path for file in posts_files],
-        source=[{"file": file.path, "format": file.format, "absent": file.absent} for file in posts_files],
-        sql=sql,
-        parameters=parameters,
-        counts=dataclasses.asdict(counts),
-    )
-    _log.info("%s: %d titles from %d subreddits", settings.out, counts.titles, counts.subreddits)
+    titles_file.check(settings.out)
+    refuse_existing(settings.out, settings.overwrite or settings.dry_run)
+    with ended_like_ctrl_c(), sources.posts(settings) as posts:
+        _refuse_own_output(posts.inputs, settings.out)
+        asked = _own(settings) if settings.sql else _titles(settings, posts)
+        if isinstance(posts, BigQueryPosts) and settings.dry_run:
+            posts.estimate(asked.sql, asked.parameters)
+            return FetchCounts(titles=0, subreddits=0)
+        with whole(settings.out) as temporary:
+            counts = _write(temporary, settings, asked, posts)
+        write_sidecar(
+            settings.out,
+            _without_names(settings),
+            inputs=list(posts.inputs),
+            source=posts.facts(),
+            sql=asked.sql,
+            parameters=asked.parameters,
+            counts=dataclasses.asdict(counts),
+        )
+    _log.info("%s: %s", settings.out, _told(counts, settings))
     return counts
 
 
-def _write(path: Path, rows: Iterable[tuple[str, str]]) -> tuple[int, int]:
-    """Write the CSV; how many subreddits and titles are in it."""
-    subreddits: set[str] = set()
-    titles = 0
-    with path.open("w", encoding="utf8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("subreddit", "title"))
-        for subreddit, title in rows:
-            writer.writerow((subreddit, title))
-            subreddits.add(subreddit)
-            titles += 1
-    return len(subreddits), titles
+def review(settings: FetchSettings) -> Iterator[str]:
+    """Lines of a table: how many titles of each subreddit the word list hits, and one of them with the words masked."""
+    with ended_like_ctrl_c(), sources.posts(settings) as posts:
+        asked = query.review(settings, posts.table, posts.columns)
+        for place, (subreddit, hits, titles, example) in enumerate(posts.run(asked.sql, asked.parameters)):
+            if place == 0:
+                yield f"{'subreddit':<22}{'hits':>7}{'titles':>9}{'share':>7}  example"
+            shortened = textwrap.shorten(example, _EXAMPLE, placeholder=" ...")
+            yield f"{subreddit:<22}{hits:>7}{titles:>9}{hits / titles:>7.0%}  {shortened}"
 
 
-def _refuse_own_output(posts_files: Sequence[PostsFile], out: Path) -> None:
-    if out.resolve() in {file.path.resolve() for file in posts_files}:
-        raise UsageError(f"{out}: is both read and written; give another file with --out")
+def _without_names(settings: FetchSettings) -> FetchSettings:
+    """Settings to write down: a project's name may be a person's, and an address may hold a password."""
+    import httpx
+
+    return dataclasses.replace(settings, project=None, base_url=shown(httpx.URL(settings.base_url)))
 
 
-def _refuse_nothing(counts: FetchCounts, settings: FetchSettings) -> None:
-    if counts.titles:
-        return
-    where = ", ".join(settings.source)
-    if not counts.posts:
-        raise InputError(f"{where}: no posts in it; give another source with --from")
-    raise InputError(
-        f"{where}: no title left of {counts.posts} posts; "
-        f"lower --min-score (now {settings.min_score}), or see what --block and --sfw leave out"
+def _titles(settings: FetchSettings, posts: Posts) -> Query:
+    absent = [name for name in query.chosen(settings.columns) if name not in posts.columns]
+    if absent:
+        there = ", ".join(name for name in TYPES if name in posts.columns)
+        raise InputError(f"--columns: {_where(settings)} has no column {absent[0]}; there are {there}")
+    return query.titles(settings, posts.table, posts.columns)
+
+
+def _own(settings: FetchSettings) -> Query:
+    assert settings.sql is not None
+    asked, open_orders = own_query.read(settings.sql, settings)
+    if open_orders:
+        _log.warning(
+            "%s: ties are open in: %s; other titles may come each time, unless the last key is unique, as id is",
+            settings.sql,
+            "; ".join(open_orders),
+        )
+    return asked
+
+
+def _write(path: Path, settings: FetchSettings, asked: Query, posts: Posts) -> FetchCounts:
+    rows = posts.run(asked.sql, asked.parameters)
+    subreddits, titles = titles_file.write(path, settings.out.suffix, asked.columns, rows)
+    counts = FetchCounts(titles, subreddits)
+    if posts.counts_rules and not settings.sql:
+        counts = dataclasses.replace(counts, **_of_rules(settings, posts))
+        _log.info("%s", _left_out(counts))
+    if not titles:
+        raise InputError(_nothing_left(counts, settings))
+    return counts
+
+
+def _of_rules(settings: FetchSettings, posts: Posts) -> dict[str, Any]:
+    asked = query.counts(settings, posts.table, posts.columns)
+    by_rule = dict(posts.run(asked.sql, asked.parameters))
+    left_out = {rule: by_rule.get(rule, 0) for rule in query.RULES}
+    # Duplicates are among those that are kept.
+    return {"posts": sum(by_rule.values()) - by_rule.get("duplicate", 0), "left_out": left_out}
+
+
+def _left_out(counts: FetchCounts) -> str:
+    parts = [f"{count} {rule}" for rule, count in counts.left_out.items() if count]
+    return f"of {counts.posts} posts left out: {', '.join(parts) or 'none'}"
+
+
+def _told(counts: FetchCounts, settings: FetchSettings) -> str:
+    if settings.sql and not counts.subreddits:
+        return f"{counts.titles} rows"
+    return f"{counts.titles} titles from {counts.subreddits} subreddits"
+
+
+def _nothing_left(counts: FetchCounts, settings: FetchSettings) -> str:
+    where = _where(settings)
+    if settings.sql:
+        return f"{settings.sql}: the query gives no rows from {where}"
+    if counts.posts == 0:
+        return f"{where}: no posts in it; give another source with --from"
+    return (
+        f"{where}: no title left; {_left_out(counts) if counts.left_out else 'the rules leave out all posts'}; "
+        f"lower --min-score (now {settings.min_score}) or --min-length, or see what --block and --sfw leave out"
     )
 
 
-def _warn_of_absent_columns(posts_files: Sequence[PostsFile]) -> None:
-    for column, consequence in _WITHOUT.items():
-        without = [file.path for file in posts_files if column in file.absent]
-        if without:
-            more = f" and {len(without) - 1} more files" if len(without) > 1 else ""
-            _log.warning("%s%s: no column '%s': %s", without[0], more, column, consequence)
+def _where(settings: FetchSettings) -> str:
+    return ", ".join(settings.source)
+
+
+def _refuse_own_output(inputs: Sequence[Path], out: Path) -> None:
+    if out.resolve() in {path.resolve() for path in inputs}:
+        raise UsageError(f"{out}: is both read and written; give another file with --out")

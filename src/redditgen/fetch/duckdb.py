@@ -1,68 +1,203 @@
-"""The local engine: runs the query with DuckDB over files of posts, without a network."""
+"""The local engine: runs queries with DuckDB over files of posts, without a network."""
 
-import glob
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from redditgen.errors import InputError
-from redditgen.fetch.files import NEEDED, OPTIONAL, PostsFile, complaint
-from redditgen.fetch.query import TABLE
+from redditgen.fetch import half_pairs, views
+from redditgen.fetch.bigquery.tables import Tables
+from redditgen.fetch.files import PostsFile
+from redditgen.fetch.headers import complaint
+from redditgen.fetch.query import JUDGED, TABLE
+from redditgen.fetch.translation import DATASET, SCHEMA, matching, translate
+from redditgen.progress import Progress
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-_TYPES = {**dict.fromkeys((*NEEDED, *OPTIONAL), "VARCHAR"), "score": "BIGINT", "over_18": "BOOLEAN"}
-# In text files: pandas writes a column of whole numbers as 5.0 as soon as one is missing.
-_TYPES_IN_TEXT = _TYPES | {"score": "DOUBLE"}
+_T = TypeVar("_T")
 
-_VIEW = "posts"
+_MEMORY = "700MB"  # beyond it DuckDB writes to the temporary folder; Python and what DuckDB does not count come on top
+_THREADS = 8  # the most that get along with that
+# What DuckDB says of a line that is longer than it expects; in CSV it misses the quote that ends a long value.
+_TOO_LONG = ("maximum_object_size", "Maximum line size", "unterminated quote")
+
+# Its own bar goes to standard output; without one DuckDB does not say how far it is.
+_OPTIONS = "SET TimeZone = 'UTC'; SET enable_progress_bar = true; SET enable_progress_bar_print = false"
+
 _ROWS_AT_ONCE = 10_000
+
+_QUICK = 2.0  # seconds in which a query needs no bar
+_LOOK = 0.5
 
 
 class LocalPosts:
-    """The posts of some files under the name of the query's table; use it in a `with` block.
+    """Files of posts as tables of fh-bigquery.reddit_posts, named for the month in a file's name, or for the file.
 
-    A file without scores counts as having just `min_score`, one without authors as having another for each post, one
-    without over_18 as having none. Where there is no id, the place in the file stands for it.
+    Use it in a `with` block. With `months`, queries of the report's table read those of this range instead.
     """
 
-    def __init__(self, files: Sequence[PostsFile], *, min_score: int) -> None:
+    def __init__(self, files: Sequence[PostsFile], *, months: str | None = None) -> None:
         import duckdb
 
         self._files = files
-        # Neither installs nor loads an extension by itself: that would go to the network.
-        self._connection = duckdb.connect(
-            config={"autoinstall_known_extensions": False, "autoload_known_extensions": False}
-        )
-        with self._own_errors():
-            self._connection.execute(f"CREATE VIEW {_VIEW} AS {_union(files, min_score)}")
+        self._range = Tables.of(months=months)
+        self._tables: dict[str, list[int]] = defaultdict(list)
+        for number, file in enumerate(files):
+            self._tables[file.table].append(number)
+        self._views: set[str] = set()
+        self._mended: dict[int, Path] = {}
+        self._long_lines = False
+        self._kept: tuple[str, dict[str, Any]] | None = None
+        self._folder = TemporaryDirectory(prefix="redditgen-")
+        self._connection = duckdb.connect(config=self._config())
+        self._thread = ThreadPoolExecutor(max_workers=1)
+        self._connection.execute(f"{_OPTIONS}; CREATE SCHEMA {SCHEMA}")
 
-    def count(self) -> int:
-        """How many posts there are."""
-        with self._own_errors():
-            row = self._execute(f"SELECT COUNT(*) FROM {_VIEW}", {}).fetchone()
-        assert row is not None
-        return int(row[0])
+    def _config(self) -> dict[str, Any]:
+        return {
+            # Neither installs nor loads an extension by itself: that would go to the network.
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+            "memory_limit": _MEMORY,
+            "temp_directory": self._folder.name,
+            "threads": min(_THREADS, os.cpu_count() or 1),
+        }
+
+    @property
+    def table(self) -> str:
+        """What titles.sql is to read: all tables, or the one that stands for the range of months."""
+        return TABLE if self._range.months else f"{DATASET}.*"
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """The columns that one of the files has, and id, for which the place in the file stands if need be."""
+        return frozenset({"id"}.union(*map(views.columns, self._files)))
+
+    counts_rules = True
+
+    @property
+    def inputs(self) -> list[Path]:
+        return [file.path for file in self._files]
+
+    def facts(self) -> dict[str, Any]:
+        """What a sidecar tells of the source."""
+        return {
+            "files": [
+                {"file": str(file.path), "format": file.format, "table": file.table, "map": dict(file.names)}
+                for file in self._files
+            ]
+        }
 
     def run(self, sql: str, parameters: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
-        """The rows of a query in BigQuery Standard SQL."""
+        """The rows of one SELECT in BigQuery Standard SQL."""
+        values = {**parameters, **self._range.suffixes}
+        translated = translate(self._range.put_into(sql), self._tables, keep=JUDGED)
         with self._own_errors():
-            result = self._execute(translate(sql), parameters)
-            while rows := result.fetchmany(_ROWS_AT_ONCE):
+            for view in translated.views:
+                self._make_view(view)
+            if translated.kept:
+                self._keep(translated.kept, values)
+            rows = self._again(lambda: self._start(translated.sql, values))
+            while rows:
                 yield from rows
+                rows = self._in_thread(self._next)
 
-    def _execute(self, sql: str, parameters: Mapping[str, Any]) -> "DuckDBPyConnection":
-        # In a thread of its own: DuckDB, called from the main thread, misses every other Ctrl-C until the query ends.
-        with ThreadPoolExecutor(max_workers=1) as thread:
-            result = thread.submit(self._connection.execute, sql, dict(parameters))
+    def _keep(self, sql: str, values: Mapping[str, Any]) -> None:
+        """Make the table that several queries read, unless the last one has made it: posts are read and judged once."""
+        used = _used(sql, values)
+        if self._kept == (sql, used):
+            return
+        self._kept = None
+        self._again(lambda: self._execute(f"CREATE OR REPLACE TEMP TABLE {JUDGED} AS {sql}", used))
+        self._kept = (sql, used)
+
+    def _start(self, sql: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        self._execute(sql, _used(sql, values))
+        return self._next()
+
+    def _execute(self, sql: str, values: Mapping[str, Any]) -> "DuckDBPyConnection":
+        return self._connection.execute(sql, dict(values))
+
+    def _next(self) -> list[tuple[Any, ...]]:
+        return self._connection.fetchmany(_ROWS_AT_ONCE)
+
+    def _again(self, work: Callable[[], _T]) -> _T:
+        """Do it, and once more after each obstacle in a file that can be got round."""
+        import duckdb
+
+        while True:
             try:
-                return result.result()
-            except KeyboardInterrupt:
-                self._connection.interrupt()
-                raise
+                return self._in_thread(work)
+            except duckdb.InvalidInputException as error:
+                if not self._got_round(str(error)):
+                    raise
+
+    def _got_round(self, message: str) -> bool:
+        if "surrogate in string" in message:
+            return self._mend(message)
+        if self._long_lines or not any(words in message for words in _TOO_LONG):
+            return False
+        self._long_lines = True
+        self._connection.execute("SET threads = 1")
+        self._make_views_anew()
+        return True
+
+    def _mend(self, message: str) -> bool:
+        number = next((n for n, file in enumerate(self._files) if f'"{file.path}"' in message), None)
+        if number is None or number in self._mended:
+            return False
+        self._mended[number] = Path(self._folder.name) / f"{number}.ndjson"
+        half_pairs.mend(self._files[number].path, self._mended[number])
+        self._make_views_anew()
+        return True
+
+    def _make_views_anew(self) -> None:
+        made, self._views = self._views, set()
+        for name in made:
+            self._make_view(name)
+
+    def _make_view(self, name: str) -> None:
+        if name in self._views:
+            return
+        if name.endswith("*"):
+            names = matching(name, self._tables)
+            for one in names:
+                self._make_view(one)
+            sql = views.wildcard(name, names)
+        else:
+            sql = views.union(self._select(number) for number in self._tables[name])
+        self._connection.execute(f"CREATE OR REPLACE VIEW {SCHEMA}.{views.identifier(name)} AS {sql}")
+        self._views.add(name)
+
+    def _select(self, number: int) -> str:
+        return views.select(self._files[number], number, instead=self._mended.get(number), long_lines=self._long_lines)
+
+    def _in_thread(self, work: Callable[[], _T]) -> _T:
+        # DuckDB, called from the main thread, misses every other Ctrl-C until the query ends.
+        result = self._thread.submit(work)
+        try:
+            done, _ = wait([result], timeout=_QUICK)
+            return result.result() if done else self._with_progress(result)
+        except KeyboardInterrupt:
+            self._connection.interrupt()
+            raise
+
+    def _with_progress(self, result: "Future[_T]") -> _T:
+        with Progress("querying posts", unit="%", total=100) as progress:
+            shown = 0
+            while not wait([result], timeout=_LOOK).done:
+                done = max(shown, int(self._connection.query_progress()))
+                progress.update(done - shown)
+                shown = done
+            return result.result()
 
     @contextmanager
     def _own_errors(self) -> Iterator[None]:
@@ -70,6 +205,13 @@ class LocalPosts:
 
         try:
             yield
+        except duckdb.OutOfMemoryException as error:
+            raise InputError(
+                f"{self._folder.name}: no room for what does not fit in {_MEMORY} of memory: {complaint(error)}; "
+                "name a folder with more room in the environment variable TMPDIR, or fetch fewer months"
+            ) from error
+        except (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException) as error:
+            raise InputError(f"the query can't be run: {complaint(error)}") from error
         except duckdb.Error as error:
             raise InputError(f"{self._culprit(str(error))}: can't be read: {complaint(error)}") from error
 
@@ -84,56 +226,10 @@ class LocalPosts:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._thread.shutdown()
         self._connection.close()
+        self._folder.cleanup()
 
 
-def translate(sql: str) -> str:
-    """BigQuery Standard SQL as DuckDB's, with the view in place of the query's table."""
-    import sqlglot
-    from sqlglot import exp
-
-    tree = sqlglot.parse_one(sql, read="bigquery")
-    for table in list(tree.find_all(exp.Table)):
-        if ".".join(part.name for part in table.parts) == TABLE:
-            table.replace(exp.table_(_VIEW))
-    return tree.sql(dialect="duckdb", identify=True, comments=False)
-
-
-def _union(files: Sequence[PostsFile], min_score: int) -> str:
-    return " UNION ALL ".join(_select(file, number, min_score) for number, file in enumerate(files))
-
-
-def _select(file: PostsFile, number: int, min_score: int) -> str:
-    place = f"'{number:06}-' || lpad(CAST(row_number() OVER () AS VARCHAR), 12, '0')"
-    sources = {column: f'"{column}"' for column in _TYPES}
-    instead = {"score": str(min_score), "over_18": "FALSE", "id": place}
-    instead["author"] = place if "id" in file.absent else sources["id"]
-    sources |= {column: instead[column] for column in file.absent}
-    columns = ", ".join(f"CAST({source} AS {_TYPES[column]}) AS {column}" for column, source in sources.items())
-    return f"SELECT {columns} FROM {_table_function(file)}"
-
-
-def _table_function(file: PostsFile) -> str:
-    path = _literal(glob.escape(str(file.path)))  # DuckDB takes a path for a pattern
-    if file.format == "Parquet":
-        return f"read_parquet({path})"
-    if file.format == "NDJSON":
-        columns = {name: type for name, type in _TYPES_IN_TEXT.items() if name not in file.absent}
-        return f"read_json({path}, format = 'newline_delimited', columns = {_struct(columns)})"
-    # Not parallel = false: that reader drops, without a word, what stands behind a quote that is never closed.
-    options = """auto_detect = false, header = true, delim = ',', quote = '"', escape = '"'"""
-    return f"read_csv({path}, {options}, columns = {_struct(_csv_types(file.columns))})"
-
-
-def _csv_types(header: Sequence[str]) -> dict[str, str]:
-    """A type for each column of the file; those that the query does not read get a name that can't be in its way."""
-    known = [name if name in _TYPES and name not in header[:place] else "" for place, name in enumerate(header)]
-    return {name or f"column {place}": _TYPES_IN_TEXT.get(name, "VARCHAR") for place, name in enumerate(known)}
-
-
-def _struct(types: Mapping[str, str]) -> str:
-    return "{" + ", ".join(f"{_literal(name)}: {_literal(type)}" for name, type in types.items()) + "}"
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+def _used(sql: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if f"${name}" in sql}

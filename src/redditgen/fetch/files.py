@@ -1,61 +1,118 @@
-"""The local files that --from names, and the columns that each has."""
+"""The local files that --from names: which, and what of each is which column."""
 
-import csv
 import glob
-import gzip
 import itertools
-import json
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
 
 from redditgen import bundled
-from redditgen.errors import InputError, MissingError
+from redditgen.errors import InputError, MissingError, UsageError
+from redditgen.fetch import headers
+from redditgen.fetch.columns import NEEDED, TYPES
+from redditgen.fetch.headers import Columns, Format
 
 SAMPLE = "sample"
+_SAMPLE_FILE = "data/sample_posts.parquet"
 
-Format = Literal["Parquet", "CSV", "NDJSON"]
 _FORMATS: dict[str, Format] = {
     ".parquet": "Parquet",
     ".csv": "CSV",
     ".csv.gz": "CSV",
     **dict.fromkeys((".ndjson", ".jsonl", ".json", ".ndjson.gz", ".jsonl.gz", ".json.gz"), "NDJSON"),
 }
+_DUMP = ".zst"
 _SIDECAR = ".meta.json"
 
-NEEDED = ("subreddit", "title")
-OPTIONAL = ("score", "author", "over_18", "id")
-
-_ADVICE = re.compile(r"\n+(?:Possible |Try |Column |LINE |  file = )")
-
-# NDJSON has no header: a column is there if one of the first lines has its key.
-_LINES_LOOKED_AT = 1000
+_MONTH = re.compile(r"(?<![0-9])([0-9]{4})[_-](0[1-9]|1[0-2])(?![0-9])")
 
 
 @dataclass(frozen=True)
 class PostsFile:
-    """A file of posts; its columns are in the file's order and, but for NDJSON's, in lower case."""
+    """A file of posts, and which of its columns is which of redditgen's."""
 
     path: Path
     format: Format
-    columns: tuple[str, ...]
+    columns: Columns
+    names: Mapping[str, str]
 
     @property
-    def absent(self) -> tuple[str, ...]:
-        """The columns that the query reads and the file lacks."""
-        return tuple(column for column in OPTIONAL if column not in self.columns)
+    def table(self) -> str:
+        """The name of its table: the month in the file's name, as 2019_08, or else the name without suffix."""
+        if self.path == bundled.path(_SAMPLE_FILE):
+            return "2019_08"  # of which the sample's posts are dated
+        if month := _month(self.path):
+            return month
+        return re.sub(r"[^\w -]", "_", self.path.name[: -len(_suffix(self.path) or "")])
+
+    def source(self, column: str) -> tuple[str, str] | None:
+        """The file's own name of a column, with its type in DuckDB; None if it is not there."""
+        name = self.names.get(column, column)
+        if column not in self.names and name in self.names.values():
+            return None
+        return next(((name, type) for there, type in self.columns if there == name), None)
 
 
-def find(sources: Sequence[str]) -> list[PostsFile]:
-    """Every file behind the sources, each once, in the order given.
+def mapping(written: Sequence[str]) -> dict[str, str]:
+    """What --map says: redditgen's names of columns to the files' own; raises UsageError where it says nothing."""
+    names: dict[str, str] = {}
+    for text in written:
+        ours, _, theirs = (part.strip() for part in text.partition("="))
+        if ours not in TYPES or not theirs:
+            raise UsageError(f"--map must be like title=headline, not {text!r}; before the = stands one of {_known()}")
+        if ours in names or theirs in names.values():
+            raise UsageError(f"--map {text}: names a column a second time; leave one of the two out")
+        names[ours] = theirs
+    return names
+
+
+def find(
+    sources: Sequence[str],
+    *,
+    names: Mapping[str, str] | None = None,
+    months: tuple[str, str] | None = None,
+    cache: Path | None = None,
+) -> list[PostsFile]:
+    """Every file behind the sources, each once, in the order given; with `months`, those named for one of them.
+
+    A monthly dump is imported first, beside itself or to `cache`.
 
     Raises InputError if a source has none, or a file is not of a known format or lacks a column that must be there.
     """
-    paths = itertools.chain.from_iterable(_paths(source) for source in sources)
-    return [_posts_file(path) for path in {path.resolve(): path for path in paths}.values()]
+    found = itertools.chain.from_iterable(_paths(source) for source in sources)
+    # Not resolve(): two links to one file are two months.
+    paths = list({path.absolute(): path for path in found}.values())
+    imported = (_imported(path, cache) for path in (_of_months(paths, *months) if months else paths))
+    # A folder holds a dump and what was imported of it.
+    return [
+        _posts_file(path, names or {}, absent) for path, absent in {path: absent for path, absent in imported}.items()
+    ]
+
+
+def _imported(path: Path, cache: Path | None) -> tuple[Path, tuple[str, ...]]:
+    """A file that can be read as it is, and the columns in which it has nothing."""
+    if not path.name.lower().endswith(_DUMP):
+        return path, ()
+    from redditgen.fetch.dumps import import_dump
+
+    imported = import_dump(path, cache)
+    return imported.path.absolute(), imported.absent
+
+
+def _of_months(paths: Sequence[Path], first: str, last: str) -> list[Path]:
+    of_months = [path for path in paths if first <= (_month(path) or "") <= last]
+    if not of_months:
+        there = sorted(filter(None, map(_month, paths)))
+        has = f"there are {there[0]} to {there[-1]}" if there else "names like RS_2019-08.parquet or 2019_08.csv say it"
+        raise InputError(f"{paths[0]}: no file of the months {first} to {last}; {has}; correct --months or --from")
+    return of_months
+
+
+def _month(path: Path) -> str | None:
+    found = _MONTH.search(path.name)
+    return f"{found[1]}_{found[2]}" if found else None
 
 
 def _paths(source: str) -> list[Path]:
@@ -68,14 +125,14 @@ def _paths(source: str) -> list[Path]:
 
 
 def _sample() -> Path:
-    path = bundled.path("data/sample_posts.parquet")
+    path = bundled.path(_SAMPLE_FILE)
     if not path.exists():
         raise MissingError(f"{path}: the sample posts are not there; scripts/make-sample makes them")
     return path
 
 
 def _in_folder(folder: Path) -> list[Path]:
-    paths = [path for path in sorted(folder.iterdir()) if path.is_file() and _format(path)]
+    paths = [path for path in sorted(folder.iterdir()) if path.is_file() and _suffix(path)]
     if not paths:
         raise InputError(f"{folder}: no posts in this folder; looked for {_known_suffixes()}")
     return paths
@@ -91,83 +148,41 @@ def _matches(source: str, pattern: Path) -> list[Path]:
     return paths
 
 
-def _format(path: Path) -> Format | None:
+def _suffix(path: Path) -> str | None:
     name = path.name.lower()
     if name.endswith(_SIDECAR) or name.startswith("."):
         return None
-    return next((format for suffix, format in _FORMATS.items() if name.endswith(suffix)), None)
+    return next((suffix for suffix in (*_FORMATS, _DUMP) if name.endswith(suffix)), None)
 
 
 def _known_suffixes() -> str:
-    return ", ".join(f"*{suffix}" for suffix in _FORMATS)
+    return ", ".join(f"*{suffix}" for suffix in (*_FORMATS, _DUMP))
 
 
-def _posts_file(path: Path) -> PostsFile:
-    format = _format(path)
-    if format is None:
+def _known() -> str:
+    return ", ".join(TYPES)
+
+
+def _posts_file(path: Path, names: Mapping[str, str], absent: tuple[str, ...] = ()) -> PostsFile:
+    suffix = _suffix(path)
+    if suffix is None:
         raise InputError(f"{path}: not a kind of file that can be read; convert it to one of {_known_suffixes()}")
-    file = PostsFile(path, format, tuple(_columns(path, format)))
-    for column in NEEDED:
-        if column not in file.columns:
-            has = textwrap.shorten(", ".join(file.columns), 200, placeholder=" ...")
-            raise InputError(f"{path}: no column '{column}'; it has {has}; rename the one that holds it")
+    format = _FORMATS[suffix]
+    columns = [(name, type) for name, type in headers.columns(path, format) if name not in absent]
+    file = PostsFile(path, format, columns, dict(_own_names(names, format)))
+    for column in dict.fromkeys((*NEEDED, *names)):
+        if not file.source(column):
+            raise InputError(_lacking(file, column))
     return file
 
 
-def _columns(path: Path, format: Format) -> Iterable[str]:
-    import duckdb
-
-    read = {"Parquet": _parquet_columns, "CSV": _csv_columns, "NDJSON": _ndjson_columns}[format]
-    try:
-        return read(path)
-    # ValueError: what json and the UTF-8 decoder raise; EOFError: a gzip file that is cut off.
-    except (OSError, EOFError, ValueError, csv.Error, duckdb.Error) as error:
-        raise InputError(f"{path}: can't be read as {format}: {complaint(error)}") from error
+def _own_names(names: Mapping[str, str], format: Format) -> Iterator[tuple[str, str]]:
+    for ours, theirs in names.items():
+        yield ours, theirs if format == "NDJSON" else theirs.lower()
 
 
-def complaint(error: Exception) -> str:
-    """What a reader complains of, on one line, without DuckDB's advice on options that redditgen's user can't set."""
-    words = " ".join(_ADVICE.split(str(error), maxsplit=1)[0].split())
-    # DuckDB says where first and what last; between them stands the record, which can be long.
-    return words if len(words) < 300 else f"{words[:150]} ... {words[-150:]}"
-
-
-def _parquet_columns(path: Path) -> Iterable[str]:
-    import duckdb
-
-    with duckdb.connect() as connection:
-        result = connection.execute("SELECT * FROM read_parquet(?) LIMIT 0", [glob.escape(str(path))])
-        return [name.lower() for name, *_ in result.description or []]
-
-
-def _csv_columns(path: Path) -> Iterable[str]:
-    with _open_text(path) as file:
-        header = next(csv.reader(file), [])
-    if not header:
-        raise InputError(f"{path}: empty: no header line; the first line must name the columns subreddit and title")
-    return [name.strip().lower() for name in header]
-
-
-def _ndjson_columns(path: Path) -> Iterable[str]:
-    keys: dict[str, None] = {}
-    with _open_text(path) as file:
-        for number, line in enumerate(itertools.islice(file, _LINES_LOOKED_AT), start=1):
-            keys |= dict.fromkeys(_keys(line, f"{path}: line {number}"))
-    if not keys:
-        raise InputError(f"{path}: empty: no posts; NDJSON has one JSON object a line")
-    return keys
-
-
-def _keys(line: str, where: str) -> Iterable[str]:
-    try:
-        post = json.loads(line) if line.strip() else {}
-    except json.JSONDecodeError as error:
-        raise InputError(f"{where}: not JSON: {error.msg} at character {error.pos}; mend or delete it") from error
-    if not isinstance(post, dict):
-        raise InputError(f"{where}: not a JSON object; NDJSON has one post a line, as an object")
-    return post
-
-
-def _open_text(path: Path) -> IO[str]:
-    opener = gzip.open if path.name.lower().endswith(".gz") else open
-    return opener(path, "rt", encoding="utf-8-sig", newline="")
+def _lacking(file: PostsFile, column: str) -> str:
+    has = textwrap.shorten(", ".join(name for name, _ in file.columns), 200, placeholder=" ...")
+    if column in file.names:
+        return f"{file.path}: no column '{file.names[column]}', which --map {column}= names; it has {has}"
+    return f"{file.path}: no column '{column}'; it has {has}; name the one that holds it with --map {column}=COLUMN"

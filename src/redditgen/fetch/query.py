@@ -1,50 +1,130 @@
-"""The query: its SQL text, the same for every source, and its parameters from the settings."""
+"""The queries in BigQuery Standard SQL, the same for every source, and their parameters from the settings.
 
-from pathlib import Path
+sql/titles.sql is the whole of it: what is put into its text are names of our own columns, never what a user wrote.
+"""
+
+import re
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
 
 from redditgen import bundled
-from redditgen.errors import InputError, UsageError
+from redditgen.errors import UsageError
+from redditgen.fetch import lists
+from redditgen.fetch.columns import TYPES
 from redditgen.settings import FetchSettings
 
-# The table that the SQL text reads; a source that has no such table puts its own posts in its place.
+# The table that the SQL text reads, the report's own; a source puts another in its place.
 TABLE = "fh-bigquery.reddit_posts.2019_08"
 
+# The common table expression that all queries begin with: every post with the first rule that hits it.
+JUDGED = "judged"
 
-def text() -> str:
-    return bundled.path("sql/titles.sql").read_text(encoding="utf8")
+# The rules in the order in which they are asked.
+RULES = (
+    *("incomplete", "deleted", "promoted", "profile", "over_18", "quarantined", "blocked", "short", "words"),
+    "duplicate",
+)
+
+_POSTS = re.compile(r"(?<=posts AS \(\n    SELECT\n)(.+?)(?=\n    FROM )", re.DOTALL)
+_JUDGED = re.compile(r"(?<=judged AS \(\n    SELECT\n      )(.+?)(?=,\n      CASE)", re.DOTALL)
+_COPIES_ORDER = re.compile(r"(?<=PARTITION BY subreddit, title ORDER BY )(.+?)(?=\) AS copy)")
+_TITLES = re.compile(r"(?<=^SELECT )(subreddit, title)(?=\nFROM ranked)", re.MULTILINE)
+_BEHIND_JUDGED = re.compile(r",\n(  --[^\n]*\n)*  subreddits AS \(.*", re.DOTALL)
+
+# A parameter's value.
+Value = bool | int | str | list[str]
 
 
-def parameters(settings: FetchSettings) -> dict[str, int | bool | list[str]]:
-    """What stands behind the query's @names."""
+@dataclass(frozen=True)
+class Query:
+    """A SELECT, the values of its @names, and the names of the columns that come out."""
+
+    sql: str
+    parameters: dict[str, Value]
+    columns: tuple[str, ...]
+
+
+def titles(settings: FetchSettings, table: str, there: Collection[str]) -> Query:
+    """The query for the titles, in `--columns`, from a table that has the columns `there`."""
+    columns = chosen(settings.columns)
+    sql = _replaced(_TITLES, _text("titles.sql", table, there, columns), lambda _: ", ".join(columns))
+    return _query(sql, settings, columns)
+
+
+def counts(settings: FetchSettings, table: str, there: Collection[str]) -> Query:
+    """How many posts each rule leaves out: rows of rule, or 'kept', and posts. BigQuery bills it as another query."""
+    return _behind_judged("counts.sql", settings, table, there, ("rule", "posts"))
+
+
+def review(settings: FetchSettings, table: str, there: Collection[str]) -> Query:
+    """How many titles of each subreddit the word list hits, with an example."""
+    return _behind_judged("review.sql", settings, table, there, ("subreddit", "hits", "titles", "example"))
+
+
+def parameters(settings: FetchSettings) -> dict[str, Value]:
+    """What stands behind all @names that a query can have."""
     return {
+        "sfw": settings.sfw,
+        "block": lists.blocked(settings.block, sfw=settings.sfw),
+        "words": lists.words(settings.words),
+        "min_length": settings.min_length,
         "min_score": settings.min_score,
         "top_subreddits": settings.top_subreddits,
         "per_subreddit": settings.per_subreddit,
-        "block": blocked(settings.block),
-        "sfw": settings.sfw,
     }
 
 
-def blocked(block: str) -> list[str]:
-    """The lower-case names of --block: names between commas, or a file with a name a line.
-
-    Raises UsageError where a name can only be a file that is not there, InputError where the file can't be read.
-    """
-    path = Path(block).expanduser()
-    lines = _lines(path) if path.is_file() else block.split(",")
-    names = [_name(line) for line in lines if line.strip()]
-    for name in names:
-        if "/" in name or Path(name).suffix not in ("", ".com"):  # r/reddit.com is a subreddit
-            raise UsageError(f"--block: {name}: neither a subreddit's name nor a file that is there")
+def chosen(columns: str) -> tuple[str, ...]:
+    """The names in --columns; raises UsageError where one is not known or comes twice."""
+    names = tuple(name.strip().lower() for name in columns.split(","))
+    for place, name in enumerate(names):
+        if name not in TYPES:
+            raise UsageError(f"--columns: no column {name!r}; there are {', '.join(TYPES)}")
+        if name in names[:place]:
+            raise UsageError(f"--columns: {name} comes twice; name each column once")
     return names
 
 
-def _name(written: str) -> str:
-    return written.strip().lower().removeprefix("/").removeprefix("r/")
+def _behind_judged(
+    file: str, settings: FetchSettings, table: str, there: Collection[str], columns: tuple[str, ...]
+) -> Query:
+    judged = _replaced(_BEHIND_JUDGED, _text("titles.sql", table, there, ()), lambda _: "\n")
+    return _query(judged + _read(file), settings, columns)
 
 
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: can't be read as a list of subreddits: {error}") from error
+def _query(sql: str, settings: FetchSettings, columns: tuple[str, ...]) -> Query:
+    used = {name: value for name, value in parameters(settings).items() if re.search(rf"@{name}\b", sql)}
+    return Query(sql, used, columns)
+
+
+def _text(file: str, table: str, there: Collection[str], columns: Iterable[str]) -> str:
+    """The SQL text for a table, in which absent columns are NULL, carrying further columns along to the end."""
+
+    def in_posts(names: str) -> str:
+        further = (f", {_column(name, there)}" for name in columns if not re.search(rf"\b{name}\b", names))
+        return re.sub(r"\w+", lambda name: _column(name[0], there), names) + "".join(further)
+
+    def in_judged(names: str) -> str:
+        return names + "".join(f", {name}" for name in columns if not re.search(rf"\b{name}\b", names))
+
+    def in_order(keys: str) -> str:
+        # So that of two copies of a post it is settled from which one the further columns come.
+        return ", ".join((keys, *(name for name in columns if name not in ("subreddit", "title", "score", "id"))))
+
+    text = _replaced(_POSTS, _read(file).replace(f"`{TABLE}`", f"`{table}`"), in_posts)
+    text = _replaced(_JUDGED, text, in_judged)
+    return _replaced(_COPIES_ORDER, text, in_order)
+
+
+def _column(name: str, there: Collection[str]) -> str:
+    return name if name in there else f"CAST(NULL AS {TYPES[name]}) AS {name}"
+
+
+def _replaced(pattern: re.Pattern[str], text: str, by: Callable[[str], str]) -> str:
+    text, count = pattern.subn(lambda match: by(match[0]), text)
+    assert count == 1, f"{pattern.pattern} is {count} times in the SQL text"
+    return text
+
+
+def _read(file: str) -> str:
+    return bundled.path(f"sql/{file}").read_text(encoding="utf8")

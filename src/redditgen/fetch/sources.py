@@ -1,0 +1,77 @@
+"""The source that --from names: BigQuery, or files of posts, which a dump or Arctic Shift is made to first."""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from redditgen.errors import UsageError
+from redditgen.fetch import files
+from redditgen.fetch.bigquery import BigQueryPosts, cost
+from redditgen.fetch.bigquery.tables import Tables
+from redditgen.fetch.duckdb import LocalPosts
+from redditgen.settings import FetchSettings
+
+if TYPE_CHECKING:
+    from redditgen.fetch import Posts
+
+_ARCTIC_SHIFT_FOLDER = Path("data/arctic-shift")
+_WITHOUT = {
+    "score": "--min-score does not apply and titles are taken in order of id",
+    "author": "the top subreddits are those with the most posts",
+    "over_18": "--sfw goes by the lists of subreddits and words alone",
+}
+
+_log = logging.getLogger(__name__)
+
+
+def posts(settings: FetchSettings) -> "Posts":
+    """The source, to be used in a `with` block; raises RedditgenError where there is none of that name."""
+    if settings.source == ("bigquery",):
+        return _bigquery(settings)
+    sources = _from_arctic_shift(settings) if settings.source == ("arctic-shift",) else settings.source
+    found = files.find(
+        sources,
+        names=files.mapping(settings.mapping),
+        months=Tables.of(months=settings.months).months,
+        cache=settings.cache,
+    )
+    if not settings.sql:
+        _warn_of_absent_columns(found)
+    return LocalPosts(found, months=settings.months)
+
+
+def _bigquery(settings: FetchSettings) -> BigQueryPosts:
+    if settings.sql and settings.months:
+        raise UsageError("--months: a query of your own names its tables itself; leave one of the two out")
+    return BigQueryPosts(
+        project=settings.project,
+        location=settings.location,
+        table=settings.table,
+        months=settings.months,
+        max_bytes=cost.byte_count(settings.max_bytes),
+        job=settings.job,
+    )
+
+
+def _from_arctic_shift(settings: FetchSettings) -> tuple[str, ...]:
+    from redditgen.fetch.arctic_shift import fetch_posts
+
+    folder = settings.cache or _ARCTIC_SHIFT_FOLDER
+    fetched = fetch_posts(
+        settings.subreddit,
+        settings.after,
+        settings.before,
+        settings.limit,
+        folder,
+        base_url=settings.base_url,
+        refresh=settings.refresh,
+    )
+    return tuple(str(file.path) for file in fetched)
+
+
+def _warn_of_absent_columns(found: list[files.PostsFile]) -> None:
+    for column, consequence in _WITHOUT.items():
+        without = [file.path for file in found if not file.source(column)]
+        if without:
+            more = f" and {len(without) - 1} more files" if len(without) > 1 else ""
+            _log.warning("%s%s: no column '%s': %s", without[0], more, column, consequence)

@@ -1,0 +1,115 @@
+"""The file of titles: CSV as the report's, or NDJSON or Parquet, by the suffix of its name."""
+
+import csv
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from redditgen.errors import InputError, UsageError
+from redditgen.fetch.columns import TYPES
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SUFFIXES = (".csv", ".parquet", ".ndjson", ".jsonl")
+
+_ROWS_AT_ONCE = 10_000
+
+Row = tuple[Any, ...]
+
+
+def check(path: Path) -> None:
+    """Raise UsageError unless a file of this name can be written."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise UsageError(
+            f"{path}: unknown kind of file; --out must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
+        )
+
+
+def write(path: Path, suffix: str, columns: Sequence[str], rows: Iterable[Row]) -> tuple[int, int]:
+    """Write `path` in the form that `suffix` names; how many subreddits there are in the rows, and how many rows.
+
+    Raises InputError where a column's values go into no column of a Parquet file.
+    """
+    opened = {".csv": _csv, ".parquet": _parquet}.get(suffix.lower(), _ndjson)
+    place = columns.index("subreddit") if "subreddit" in columns else None
+    subreddits: set[Any] = set()
+    count = 0
+    remaining = iter(rows)
+    with opened(path, columns) as write_rows:
+        while batch := list(itertools.islice(remaining, _ROWS_AT_ONCE)):
+            write_rows(batch)
+            count += len(batch)
+            if place is not None:
+                subreddits.update(row[place] for row in batch)
+    return len(subreddits), count
+
+
+WriteRows = Callable[[list[Row]], object]
+
+
+@contextmanager
+def _csv(path: Path, columns: Sequence[str]) -> Iterator[WriteRows]:
+    with path.open("w", encoding="utf8", newline="") as file:
+        plain = csv.writer(file, lineterminator="\n")
+        # Python 3.11 and 3.12 put no quotes around a carriage return, at which every reader ends the line.
+        quoted = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
+
+        def write_rows(rows: list[Row]) -> None:
+            for row in rows:
+                cells = [str(cell).lower() if isinstance(cell, bool) else cell for cell in row]
+                has_return = any(isinstance(cell, str) and "\r" in cell for cell in cells)
+                (quoted if has_return else plain).writerow(cells)
+
+        plain.writerow(columns)
+        yield write_rows
+
+
+@contextmanager
+def _ndjson(path: Path, columns: Sequence[str]) -> Iterator[WriteRows]:
+    with path.open("w", encoding="utf8", newline="\n") as file:
+
+        def write_rows(rows: list[Row]) -> None:
+            for row in rows:
+                record = dict(zip(columns, row, strict=True))
+                file.write(json.dumps(record, ensure_ascii=False, default=str) + "\n")
+
+        yield write_rows
+
+
+@contextmanager
+def _parquet(path: Path, columns: Sequence[str]) -> Iterator[WriteRows]:
+    """The first rows say the columns' types; where they are all None, it is the type of the posts' own column."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with ExitStack() as files:
+        writer: pq.ParquetWriter | None = None
+
+        def write_rows(rows: list[Row]) -> None:
+            nonlocal writer
+            schema = writer.schema if writer else None
+            cells = zip(*rows, strict=True)
+            arrays = [_array(name, values, schema) for name, values in zip(columns, cells, strict=True)]
+            batch = pa.record_batch(arrays, names=list(columns))
+            writer = writer or files.enter_context(pq.ParquetWriter(path, batch.schema, compression="zstd"))
+            writer.write_batch(batch)
+
+        yield write_rows
+
+
+def _array(name: str, values: Sequence[Any], schema: "pa.Schema | None") -> "pa.Array":
+    import pyarrow as pa
+
+    try:
+        array = pa.array(values, type=schema.field(name).type if schema else None)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise InputError(
+            f"column {name}: holds values of several types, which Parquet can't; CAST it in the query, or write .csv"
+        ) from error
+    if pa.types.is_null(array.type):
+        return array.cast({"INT64": pa.int64(), "BOOL": pa.bool_()}.get(TYPES.get(name, ""), pa.string()))
+    return array

@@ -1,0 +1,229 @@
+"""The login for BigQuery: what is missing or wrong is said in one line, and nothing of what is secret ever shows."""
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from redditgen.errors import MissingError, RedditgenError
+from redditgen.fetch.bigquery import BigQueryPosts
+
+ACCOUNT, KEY_ID, TOKEN = "marker-account", "marker-key-id", "marker-token"
+EMAIL = f"{ACCOUNT}@marker-project.iam.gserviceaccount.com"
+LOGIN = "gcloud auth application-default login"
+LOCAL = "or read local files: --from FILE"
+
+Login = Callable[..., Path]
+
+
+class TokenServer(ThreadingHTTPServer):
+    """Google's login server, as far as a service account needs it."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _TokenHandler)
+        self.status = 200
+        self.answer: dict[str, Any] = {"access_token": TOKEN, "token_type": "Bearer", "expires_in": 3600}
+        self.asked = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/token"
+
+
+class _TokenHandler(BaseHTTPRequestHandler):
+    server: TokenServer
+
+    def do_POST(self) -> None:
+        self.server.asked += 1
+        self.rfile.read(int(self.headers["Content-Length"]))
+        body = json.dumps(self.server.answer).encode()
+        self.send_response(self.server.status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def token_server() -> Iterator[TokenServer]:
+    with TokenServer() as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def private_key() -> str:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem, pkcs8, plain = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    return key.private_bytes(pem, pkcs8, plain).decode()
+
+
+@pytest.fixture(autouse=True)
+def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is logged in on this machine, and it is none of Google's."""
+    for name in ("GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_CLOUD_PROJECT", "GCLOUD_PROJECT", "BIGQUERY_EMULATOR_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path / "gcloud"))
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    monkeypatch.setenv("PATH", str(tmp_path))  # no gcloud to ask for a project
+
+
+@pytest.fixture
+def key_file(tmp_path: Path, private_key: str, monkeypatch: pytest.MonkeyPatch) -> Login:
+    """Writes the key of a service account, and names it as Google's libraries want it."""
+
+    def write(**changes: Any) -> Path:
+        path = tmp_path / f"{ACCOUNT}.json"
+        content = {
+            "type": "service_account",
+            "project_id": "marker-project",
+            "private_key_id": KEY_ID,
+            "private_key": private_key,
+            "client_email": EMAIL,
+            "client_id": "1",
+            "token_uri": "http://127.0.0.1:9/token",
+        }
+        path.write_text(json.dumps({key: value for key, value in (content | changes).items() if value is not None}))
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(path))
+        return path
+
+    return write
+
+
+def refusal(**options: Any) -> str:
+    """The message of the error that a query ends with."""
+    with pytest.raises(RedditgenError) as error, BigQueryPosts(**{"patience": 1, **options}) as posts:
+        list(posts.run("SELECT 1", {}))
+    assert error.value.exit_code == 1
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_nobody_is_logged_in(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
+    assert refusal() == f"BigQuery: no login of a Google account; log in with: {LOGIN}, {LOCAL}"
+    assert capfd.readouterr() == ("", "")
+    assert not caplog.records
+
+
+def test_the_named_key_is_not_there(key_file: Login) -> None:
+    key_file().unlink()
+    assert refusal() == (
+        f"BigQuery: the file that GOOGLE_APPLICATION_CREDENTIALS names is not there; correct it, or unset it and "
+        f"log in with: {LOGIN}"
+    )
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "{}", '{"type": "marker"}', '{"type": "service_account"}', "\udcff"]
+)
+def test_the_named_key_is_none(key_file: Login, content: str) -> None:
+    key_file().write_text(content, encoding="utf8", errors="surrogateescape")
+    assert refusal() == (
+        "BigQuery: the file that GOOGLE_APPLICATION_CREDENTIALS names holds no credentials that Google's library can "
+        f"read; correct it, or unset it and log in with: {LOGIN}"
+    )
+
+
+@pytest.mark.parametrize(
+    "changes", [{"private_key": "marker"}, {"private_key": None}, {"client_email": None}, {"token_uri": None}]
+)
+def test_the_named_key_is_broken(key_file: Login, changes: dict[str, Any]) -> None:
+    key_file(**changes)
+    assert "names holds no credentials that Google's library can read" in refusal()
+
+
+def test_the_named_key_is_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path))
+    assert "names holds no credentials that Google's library can read" in refusal()
+
+
+def test_no_project(tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
+    login = {"type": "authorized_user", "client_id": "x", "client_secret": "marker", "refresh_token": "marker"}
+    (tmp_path / "gcloud").mkdir()
+    (tmp_path / "gcloud/application_default_credentials.json").write_text(json.dumps(login))
+    assert refusal() == (
+        "BigQuery: no project is known that pays for the query; name yours with --project or GOOGLE_CLOUD_PROJECT, "
+        + LOCAL
+    )
+    assert capfd.readouterr() == ("", "")
+    assert not caplog.records
+
+
+def test_the_project_is_the_named_one_or_that_of_the_login(key_file: Login, monkeypatch: pytest.MonkeyPatch) -> None:
+    key_file()
+    with BigQueryPosts() as posts:
+        assert posts.project == "marker-project"
+    monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "of-the-environment")
+    with BigQueryPosts() as posts:
+        assert posts.project == "of-the-environment"
+    with BigQueryPosts(project="of-the-option") as posts:
+        assert posts.project == "of-the-option"
+
+
+@pytest.mark.parametrize("reason", ["Invalid JWT Signature.", f"account not found: {EMAIL}"])
+def test_the_login_was_taken_back(key_file: Login, token_server: TokenServer, reason: str) -> None:
+    key_file(token_uri=token_server.url)
+    token_server.status = 400
+    token_server.answer = {"error": "invalid_grant", "error_description": reason}
+    assert refusal() == (
+        "BigQuery: the login has expired, or was taken back (invalid_grant); name a key that is valid with "
+        f"GOOGLE_APPLICATION_CREDENTIALS, or unset it and log in with: {LOGIN}"
+    )
+
+
+def test_no_connection_to_the_login_server(key_file: Login) -> None:
+    key_file()
+    assert refusal() == (
+        "BigQuery: no connection to Google's login server (oauth2.googleapis.com), tried for 1 s; check the network "
+        f"and the proxy, {LOCAL}"
+    )
+
+
+def test_nothing_secret_shows(
+    key_file: Login,
+    token_server: TokenServer,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """With a login that is good, and no way to BigQuery itself: the tests have no network."""
+    caplog.set_level(logging.INFO)
+    key_file(token_uri=token_server.url)
+    with pytest.raises(RedditgenError) as error, BigQueryPosts(patience=1) as posts:
+        list(posts.run("SELECT 1", {}))
+    assert token_server.asked == 1
+    assert str(error.value) == (
+        f"BigQuery: no connection (ConnectionError), tried for 1 s; check the network and the proxy, {LOCAL}"
+    )
+    shown = (str(error.value), caplog.text, *capfd.readouterr(), json.dumps(posts.facts()), repr(posts))
+    assert "ConnectionError; trying again" in caplog.text
+    for text in shown:
+        assert not [word for word in ("marker", ACCOUNT, KEY_ID, TOKEN, "PRIVATE KEY") if word in text]
+
+
+def test_an_emulator_is_not_shown_the_login(key_file: Login, monkeypatch: pytest.MonkeyPatch) -> None:
+    key_file(token_uri="http://127.0.0.1:9/token")
+    with TokenServer() as server:
+        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", server.url)
+        with BigQueryPosts(project="p") as posts:
+            assert posts.project == "p"
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/nowhere")
+    with BigQueryPosts() as posts:
+        assert posts.project == "redditgen"
+
+
+def test_missing_is_an_error_that_another_command_mends() -> None:
+    with pytest.raises(MissingError):
+        BigQueryPosts()
