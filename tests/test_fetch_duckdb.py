@@ -3,8 +3,11 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 import duckdb
@@ -187,6 +190,25 @@ def test_ctrl_c_ends_a_long_query(tmp_path: Path, folder_for_temporary_files: Pa
         endless = "SELECT COUNT(*) AS n FROM UNNEST(GENERATE_ARRAY(1, 1000000)) a, UNNEST(GENERATE_ARRAY(1, 1000000)) b"
         list(source.run(f"{endless} WHERE MOD(a * b, 7) = 3", {}))
     assert not list(folder_for_temporary_files.iterdir())
+
+
+def test_sigterm_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "temporary").mkdir()
+    numbers = "UNNEST(GENERATE_ARRAY(1, 1000000))"
+    (tmp_path / "endless.sql").write_text(f"SELECT COUNT(*) AS n FROM {numbers} a, {numbers} b WHERE MOD(a * b, 7) = 3")
+    command = [sys.executable, "-m", "redditgen", "fetch", "--sql", "endless.sql"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        while not list((tmp_path / "temporary").iterdir()):
+            assert process.poll() is None
+            time.sleep(0.05)
+        time.sleep(0.5)
+        process.terminate()
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    assert not list((tmp_path / "temporary").iterdir())
+    assert not list(tmp_path.glob("data/.*")) and not list(tmp_path.glob("data/*"))
 
 
 def test_posts_are_judged_once_for_all_queries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
