@@ -20,12 +20,13 @@ import pytest
 from arctic_shift_server import JSON, ArcticShift, Fault, refusal, serving
 
 from redditgen import __version__
-from redditgen.errors import InputError, Interrupted, MissingError, UsageError
+from redditgen.errors import InputError, Interrupted, MissingError, RedditgenError, UsageError
 from redditgen.fetch import files
-from redditgen.fetch.arctic_shift import Fetched, api, fetch_posts, pages
+from redditgen.fetch.arctic_shift import Fetched, api, fetch_posts
 from redditgen.fetch.arctic_shift.request import moment, names
 from redditgen.fetch.duckdb import LocalPosts
 from redditgen.fetch.dump_posts import TYPES
+from redditgen.locks import alone
 
 BEGIN = 1704067200  # 2024-01-01
 DAY = 86400
@@ -541,7 +542,8 @@ def test_ctrl_c_while_waiting_is_one_line(fetch: Fetch, server: ArcticShift, mon
 
 def test_two_at_once_do_not_mix(fetch: Fetch, server: ArcticShift, tmp_path: Path) -> None:
     (tmp_path / "api").mkdir()
-    with pages.alone(tmp_path / "api"), pytest.raises(MissingError, match="another redditgen is fetching to it; wait"):
+    said = "another redditgen is fetching to it; wait"
+    with alone(tmp_path / "api", "fetching to it"), pytest.raises(RedditgenError, match=said):
         fetch()
     assert server.queries == []
     fetch()

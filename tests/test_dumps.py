@@ -348,7 +348,7 @@ def test_a_folder_on_a_disk_without_locks(
     monkeypatch.setattr(fcntl, "flock", no_locks)
     path = dump(line())
     assert titles(import_dump(path).path) == ["a cat"]
-    assert f"{path.parent}: can't be locked; import one dump at a time to it" in caplog.messages
+    assert f"{path.parent}: can't be locked; let only one redditgen write to it at a time" in caplog.messages
 
 
 # What can't be imported
@@ -554,7 +554,7 @@ def test_a_second_import_at_the_same_time_waits_for_the_first(long_dump: Path, t
     assert [first.returncode, second.returncode] == [0, 0]
     assert errors[0].splitlines()[-1].endswith(f"500000 posts imported to {tmp_path / 'RS_2019-08.parquet'}")
     assert errors[1].splitlines() == [
-        f"{tmp_path}: another redditgen imports to this folder; waiting until it is done",
+        f"{tmp_path}: another redditgen is importing to it; waiting until it is done",
         f"{long_dump}: imported before, to {tmp_path / 'RS_2019-08.parquet'}",
     ]
 

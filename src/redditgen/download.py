@@ -5,17 +5,16 @@ whole; the same command goes on from there.
 """
 
 import logging
-import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from redditgen import transfer, web
-from redditgen.errors import InputError, Interrupted, MissingError, OutputExists, RedditgenError
+from redditgen.errors import InputError, Interrupted, OutputExists, RedditgenError
 from redditgen.gpt2 import bundle
 from redditgen.gpt2.rundir import ModelDir
+from redditgen.locks import alone
 from redditgen.output import make_folder
 from redditgen.progress import Progress
 from redditgen.settings import DownloadSettings
@@ -92,7 +91,7 @@ def _download(settings: DownloadSettings, target: Path) -> None:
         remotes = _ask(client, settings)
         _announce(settings, remotes, folder, target)
         make_folder(folder)
-        with _alone(folder):
+        with alone(folder, "downloading to it"):
             _get(client, remotes, folder)
             _check_data(folder)
             for name in FILES:
@@ -153,26 +152,6 @@ def _in_megabytes(progress: Progress, done: int) -> Callable[[int], None]:
         progress.update(done // MB - before // MB)
 
     return advance
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """No two downloads write to the same files: the second raises MissingError."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    lock = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(lock)
-        raise MissingError(f"{folder}: another redditgen is downloading to it; wait until it ends") from error
-    try:
-        yield
-    finally:
-        os.close(lock)
 
 
 def _check_new_small_files(folder: Path) -> None:

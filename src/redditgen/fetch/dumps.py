@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from redditgen.errors import InputError, Interrupted, OutputExists
 from redditgen.fetch import dump_posts, zstd_lines
 from redditgen.fetch.dump_posts import Counts
 from redditgen.fetch.zstd_lines import MB
+from redditgen.locks import alone
 from redditgen.output import make_folder, sidecar_path, whole, write_sidecar
 from redditgen.progress import Progress
 
@@ -58,7 +58,7 @@ def import_dump(dump: Path, cache: Path | None = None) -> Imported:
             return made
         window = zstd_lines.window(dump)
         make_folder(parquet.parent)
-        with _alone(parquet.parent):
+        with alone(parquet.parent, "importing to it", wait=True):  # an import takes gigabytes
             return _made_before(dump, parquet) or _make(settings, parquet, window)
     except KeyboardInterrupt as error:
         raise Interrupted(f"{dump}: import interrupted, so nothing is kept; the same command starts anew") from error
@@ -186,28 +186,6 @@ def _delete_remains(parquet: Path) -> None:
     for path in parquet.parent.iterdir():
         if path.name.startswith(f".{parquet.name}.") and path.name.endswith(".tmp"):
             path.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One import at a time writes to a folder, and takes its gigabytes of memory; the others wait."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    lock = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _log.info("%s: another redditgen imports to this folder; waiting until it is done", folder)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        except OSError:
-            _log.info("%s: can't be locked; import one dump at a time to it", folder)
-        yield
-    finally:
-        os.close(lock)
 
 
 # What is said

@@ -17,10 +17,11 @@ from redditgen import web
 from redditgen.errors import InputError, Interrupted
 from redditgen.fetch.arctic_shift import request
 from redditgen.fetch.arctic_shift.api import AT_LEAST, AT_MOST, PAUSE, URL, Api, Page, address
-from redditgen.fetch.arctic_shift.pages import Pages, Reached, alone
+from redditgen.fetch.arctic_shift.pages import Pages, Reached
 from redditgen.fetch.arctic_shift.posts import Read, read
 from redditgen.fetch.arctic_shift.request import ArcticShiftSettings, date
 from redditgen.fetch.dump_posts import TYPES
+from redditgen.locks import alone
 from redditgen.output import make_folder, sidecar_path, whole, write_sidecar
 from redditgen.progress import Progress
 
@@ -60,7 +61,7 @@ def fetch_posts(
     wanted = request.settings(subreddits, after, before, limit, web.shown(address(base_url)))
     make_folder(folder)
     try:
-        with alone(folder):
+        with alone(folder, "fetching to it"):
             fetched = _fetch(wanted, folder, base_url, refresh)
     except KeyboardInterrupt as error:
         raise Interrupted(f"fetch interrupted; what has come is in {folder}, and {_again(refresh)}") from error

@@ -6,13 +6,10 @@ the last of these is a page that did not come whole.
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-
-from redditgen.errors import MissingError
 
 
 @dataclass(frozen=True)
@@ -75,23 +72,3 @@ def _parsed(line: bytes) -> Reached | None:
         return Reached(**content | {name: tuple(content[name]) for name in ("columns", "crowded")})
     except (ValueError, TypeError, LookupError):
         return None
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """No two fetches add to the same files: the second raises MissingError."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    lock = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(lock)
-        raise MissingError(f"{folder}: another redditgen is fetching to it; wait until it ends") from error
-    try:
-        yield
-    finally:
-        os.close(lock)
