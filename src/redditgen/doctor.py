@@ -159,7 +159,7 @@ def _ray(settings: DoctorSettings) -> Finding:
 
 
 def _spacy_model(settings: DoctorSettings) -> Finding:
-    from redditgen.encode import installed_model
+    from redditgen.encode.spacy_keywords import installed_model
 
     name = EncodeSettings.spacy_model
     try:

@@ -4,7 +4,8 @@ The command line makes its options from these fields (`min_score` is `--min-scor
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from redditgen.markup import END, SECTIONS
@@ -24,6 +25,12 @@ ENGINE_HELP = "torch, or gpt-2-simple: the report's own, on TensorFlow 1.15 (red
 TF1_PYTHON_HELP = (
     "Python 3.7 that has TensorFlow 1.15.  [default: $REDDITGEN_TF1_PYTHON, else what doctor --install tf1 made]"
 )
+
+# Those that do not go with others, and the fields that say something to them alone.
+_ONE_SOURCES = {
+    "bigquery": ("project", "location", "table", "max_bytes", "dry_run", "job"),
+    "arctic-shift": ("subreddit", "after", "before", "limit", "base_url", "refresh"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,26 +101,44 @@ class FetchSettings:
     def __post_init__(self) -> None:
         for name in ("top_subreddits", "per_subreddit", "min_length"):
             require_at_least(1, self, name)
-        require(self.sfw or not self.review, "--review counts what --sfw leaves out; leave out --no-sfw")
-        require(self.sql is None or not self.review, "--review does not go with --sql, which filters nothing")
-        for alone in ("bigquery", "arctic-shift"):
-            require(alone not in self.source or len(self.source) == 1, f"--from {alone} does not go with other sources")
-        is_bigquery = self.source == ("bigquery",)
-        for flag, given in (("--dry-run", self.dry_run), ("--job", self.job), ("--project", self.project)):
-            require(is_bigquery or not given, f"{flag} is for --from bigquery alone")
-        is_arctic_shift = self.source == ("arctic-shift",)
-        for flag, text in (("--subreddit", self.subreddit), ("--after", self.after), ("--before", self.before)):
-            require(is_arctic_shift or not text, f"{flag} is for --from arctic-shift alone")
+        for source in _ONE_SOURCES:
+            require(
+                source not in self.source or len(self.source) == 1, f"--from {source} does not go with other sources"
+            )
+        for useless, names, why in self._idle():
+            if useless:
+                self._refuse(names, why)
         require(
-            not is_arctic_shift or bool(self.subreddit and self.after),
+            self.source != ("arctic-shift",) or bool(self.subreddit and self.after),
             "--from arctic-shift needs --subreddit and --after",
         )
+
+    def _idle(self) -> Iterator[tuple[bool, tuple[str, ...], str]]:
+        """Fields that would do nothing: whether that is so here, which ones, and why, as it follows the option."""
+        for source, names in _ONE_SOURCES.items():
+            yield self.source != (source,), names, f"is for --from {source} alone"
+        is_bigquery, is_own = self.source == ("bigquery",), self.sql is not None
+        yield is_bigquery, ("mapping", "cache"), "is for files of posts; leave it out with --from bigquery"
+        yield self.source == ("arctic-shift",), ("months",), "is for names of files; Arctic Shift has --after, --before"
+        yield is_bigquery and is_own, ("table", "months"), "does not go with --sql: the query names its tables itself"
+        yield is_own, ("columns", "review"), "does not go with --sql: the query names its columns and filters itself"
+        yield self.review, ("out", "columns"), "does not go with --review, which writes no file"
+        yield self.review, ("min_score", "top_subreddits", "per_subreddit"), "is not for --review: all titles count"
+        yield not self.sfw, ("review", "words"), "is about what --sfw leaves out; leave out --no-sfw"
+        yield self.job is not None, ("dry_run",), "does not go with --job, which reads a result and costs nothing"
+
+    def _refuse(self, names: tuple[str, ...], why: str) -> None:
+        for field in fields(self):
+            flag, *_ = field.metadata["flags"] or (f"--{field.name.replace('_', '-')}",)
+            require(field.name not in names or getattr(self, field.name) == field.default, f"{flag} {why}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncodeSettings:
-    input: Path = argument("CSV with a header line, as fetch writes it.")
-    out: Path | None = option(None, "Encoded text to write.  [default: INPUT's name with _encoded.txt]")
+    input: Path = argument("File of titles: CSV with a header line, as fetch writes it, .parquet or .ndjson (.jsonl).")
+    out: Path | None = option(
+        None, "Encoded text to write.  [default: INPUT's name with _encoded.txt, or _encoded.jsonl with --dynamic]"
+    )
     category_field: str = option("subreddit", "Column of the category; '' for none.")
     title_field: str = option("title", "Column of the title; '' for none.")
     body_field: str = option("", "Column of the body; '' for none.")
@@ -122,22 +147,47 @@ class EncodeSettings:
         None, "Column in which spaCy looks for keywords.  [default: the title's, or the body's if there is no title]"
     )
     keyword_sep: str = option(",", "What stands between the keywords of --keywords-field.")
+    keywords_list: Path | None = option(None, "File with a keyword a line: only these are keywords.")
     repeat: int = option(3, "Write each title this many times, each with another draw of its keywords.")
+    min_keywords: int = option(0, "A draw holds at least this many keywords, where the title has them.")
     max_keywords: int = option(3, "A draw holds at most this many keywords.")
     keyword_length_max: int = option(20, "A noun phrase must be shorter than this many characters to be a keyword.")
-    spacy_model: str = option("en_core_web_sm", "spaCy model that tags and parses.")
-    workers: int = option(
-        0, "Processes that run spaCy, through ray if more than one; 0 picks by the size of the input."
+    dynamic: bool = option(
+        False,
+        "Write each title once with all its keywords, as JSON a line; finetune draws from them anew every epoch.",
+        "--dynamic",
     )
-    seed: int = option(0, "Seed of the draws and of the order: same seed, same file.")
+    split: str = option(
+        "",
+        "Write a share of the titles to another file, no title to both: val=0.02 makes NAME.val.txt beside NAME.txt.",
+    )
+    compat: str | None = option(
+        None, "listing: find keywords as the report's script does, not as its text says (docs/encoding.md)."
+    )
+    spacy_model: str = option("en_core_web_sm", "spaCy model that tags and parses.")
+    workers: str = option(
+        "auto", "Processes that run spaCy, through ray if more than one; auto: by the size of the input."
+    )
+    ray_address: str | None = option(
+        None, "Run on a ray cluster that is there: auto, host:port or ray://host:port.  [default: start ray here]"
+    )
+    seed: int = option(0, "Seed of the draws, of the order and of the split: same seed, same file.")
     overwrite: bool = option(False, "Replace an output that is already there.", "--overwrite")
 
     def __post_init__(self) -> None:
-        require(self.repeat > 0, f"--repeat must be 1 or more, not {self.repeat}")
-        require(self.max_keywords >= 0, f"--max-keywords must be 0 or more, not {self.max_keywords}")
-        require(self.workers >= 0, f"--workers must be 0 (automatic) or more, not {self.workers}")
+        require_at_least(1, self, "repeat")
+        require_at_least(0, self, "min_keywords")
+        require(self.max_keywords >= self.min_keywords, "--max-keywords must not be below --min-keywords")
+        require(
+            re.fullmatch("auto|[1-9][0-9]*", self.workers) is not None,
+            f"--workers must be auto or a number from 1, not {self.workers!r}",
+        )
         require(self.keyword_sep != "", "--keyword-sep must not be empty")
         require(self.text_field != "", "--title-field and --body-field are both empty: there is nothing to learn from")
+        choose("--compat", self.compat, None, "listing")
+        require(not self.dynamic or self.output.suffix == ".jsonl", "--out must end in .jsonl with --dynamic")
+        require(self.dynamic or self.output.suffix != ".jsonl", "--out: a .jsonl is written with --dynamic")
+        require(0 < sum(self.shares.values()) < 1 or not self.split, f"--split {self.split}: must leave some titles")
 
     @property
     def text_field(self) -> str:
@@ -146,7 +196,30 @@ class EncodeSettings:
 
     @property
     def output(self) -> Path:
-        return self.out or self.input.with_name(self.input.stem + "_encoded.txt")
+        return self.out or self.input.with_name(f"{self.input.stem}_encoded{'.jsonl' if self.dynamic else '.txt'}")
+
+    @property
+    def outputs(self) -> list[Path]:
+        """The output, then that of each share of `--split`."""
+        path = self.output
+        return [path, *(path.with_name(f"{path.stem}.{name}{path.suffix}") for name in self.shares)]
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """What `--split` says: names and their shares of the titles."""
+        return dict(_share(text) for text in self.split.split(",")) if self.split else {}
+
+    @property
+    def copies(self) -> int:
+        """How many records a title makes."""
+        return 1 if self.dynamic else self.repeat
+
+
+def _share(text: str) -> tuple[str, float]:
+    found = re.fullmatch(r"\s*([\w-]+)\s*=\s*([0-9]*\.?[0-9]+)\s*", text)
+    require(found is not None, f"--split must be like val=0.02 or val=0.02,test=0.05, not {text!r}")
+    assert found is not None
+    return found[1], float(found[2])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +227,9 @@ class DecodeSettings:
     input: Path = argument("Encoded or generated text.")
     out: Path | None = option(None, "File to write: .txt, .csv or .jsonl.  [default: the terminal]")
     sections: str = option("title", f"Sections to write, names between commas, of: {', '.join(SECTIONS)}.")
+    partial: bool = option(
+        False, "Decode also records without an end token, as far as they go; otherwise they are counted.", "--partial"
+    )
     overwrite: bool = option(False, "Replace an output that is already there.", "--overwrite")
 
     def __post_init__(self) -> None:

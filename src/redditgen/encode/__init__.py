@@ -1,0 +1,126 @@
+"""encode: titles to records that a model learns from, each with some of the keywords that spaCy finds in it."""
+
+import itertools
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import asdict
+from importlib.metadata import version
+from itertools import groupby, islice
+from operator import itemgetter
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from redditgen import __version__
+from redditgen.encode import batches, reading
+from redditgen.encode.reading import Row
+from redditgen.encode.spacy_keywords import installed_model
+from redditgen.encode.workers import encoded_by_ray, encoded_here
+from redditgen.errors import InputError
+from redditgen.keywords import normalise
+from redditgen.output import refuse_existing, sha256, write_sidecar
+from redditgen.partial import Partial, partial
+from redditgen.progress import Progress
+from redditgen.rows import reading as reading_text
+from redditgen.settings import EncodeSettings
+from redditgen.tables import table
+
+_RAY_PAYS_FROM = 10_000  # rows; with fewer, starting ray takes longer than it saves
+_NOT_IN_THE_FILE = ("out", "workers", "ray_address", "overwrite")  # settings that leave the bytes as they are
+
+_log = logging.getLogger(__name__)
+
+
+def encode(settings: EncodeSettings) -> dict[str, int]:
+    """Write `settings.outputs` and give the counts: rows, skipped, titles, records, categories.
+
+    What an interrupted call with the same settings and the same input wrote is gone on with.
+    """
+    refuse_existing(settings.output, settings.overwrite)
+    started = time.monotonic()
+    versions = _versions(settings)
+    only = _listed(settings.keywords_list)
+    counts: Counter[str] = Counter()
+    with (
+        table(settings.input, made_by="`redditgen fetch` makes one, or name a CSV of your own") as titles,
+        partial(settings.outputs, _made_of(settings, versions), overwrite=settings.overwrite) as output,
+    ):
+        if not output.is_whole:
+            _write(output, reading.rows(titles, settings, counts), settings, only, counts)
+        counts = Counter(output.facts)
+    for path in settings.outputs:
+        write_sidecar(path, settings, inputs=[settings.input], counts=counts, versions=versions)
+    _log.info("%s: %s", settings.output, _summary(counts, time.monotonic() - started))
+    return dict(counts)
+
+
+def _write(
+    output: Partial, rows: Iterator[Row], settings: EncodeSettings, only: Collection[str] | None, counts: Counter[str]
+) -> None:
+    head = list(islice(rows, _RAY_PAYS_FROM))
+    if not head:
+        raise InputError(f"{settings.input}: has a header, and no row with a text in '{settings.text_field}'")
+    count = _workers(settings, is_small=len(head) < _RAY_PAYS_FROM)
+    names = ["", *settings.shares]
+    counts.update({name: count for name, count in output.facts.items() if name.startswith("records")})
+    if output.steps:
+        _log.info("%s: goes on behind %d records of an interrupted run", settings.output, counts["records"])
+    jobs = batches.jobs(itertools.chain(head, rows), done=output.steps)
+    encoded = encoded_by_ray(jobs, settings, only, count) if count != 1 else encoded_here(jobs, settings, only)
+    with Progress("encode", unit="titles", done=counts["records"] // settings.copies) as progress:
+        for window, of_window in groupby(encoded, key=itemgetter(0)):
+            lines = []
+            for _, of_batch in of_window:
+                lines += of_batch
+                progress.update(len(of_batch) // settings.copies)
+            Random(f"{settings.seed} window {window}").shuffle(lines)
+            counts["records"] += len(lines)
+            counts.update(f"records_{names[part]}" for part, _ in lines if part)
+            output.step(lines, counts)
+    output.finish(counts)
+
+
+def _summary(counts: Counter[str], seconds: float) -> str:
+    return (
+        f"{counts['records']} records of {counts['titles']} titles in {counts['categories']} categories, "
+        f"{counts['skipped']} rows without a title skipped, {seconds:.0f} s"
+    )
+
+
+def _versions(settings: EncodeSettings) -> dict[str, str]:
+    """Of what the keywords depend on."""
+    if settings.keywords_field:
+        return {}
+    model = installed_model(settings.spacy_model)
+    in_a_folder = Path(model).is_dir()
+    return {"spacy": version("spacy")} | ({} if in_a_folder else {model: version(model)})
+
+
+def _made_of(settings: EncodeSettings, versions: dict[str, str]) -> dict[str, Any]:
+    """What the bytes of the output depend on."""
+    asked = {name: value for name, value in asdict(settings).items() if name not in _NOT_IN_THE_FILE}
+    files = [settings.input, *filter(None, [settings.keywords_list])]
+    return {"redditgen": __version__, "settings": asked, "files": [sha256(path) for path in files], **versions}
+
+
+def _listed(path: Path | None) -> frozenset[str] | None:
+    """The keywords of a file, a line each, in lower case, as they are found in titles."""
+    if path is None:
+        return None
+    with reading_text(path, made_by="--keywords-list needs a file with a keyword a line") as file:
+        listed = frozenset(filter(None, (normalise(line).casefold() for line in file)))
+    if not listed:
+        raise InputError(f"{path}: holds no keyword; a keyword a line is needed")
+    return listed
+
+
+def _workers(settings: EncodeSettings, *, is_small: bool) -> int | None:
+    """How many processes; None for as many as the cluster has room for. Several, and all of a cluster's, are ray's."""
+    if settings.workers != "auto":
+        return int(settings.workers)
+    if settings.ray_address:
+        return None
+    return 1 if is_small or settings.keywords_field else os.cpu_count() or 1
