@@ -1,6 +1,9 @@
 """CTranslate2's texts against PyTorch's, on the same weights."""
 
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -218,3 +221,18 @@ def test_a_resumed_run_is_sampled_with_its_new_weights(finetuning: Settings) -> 
     finetune(replace(settings, more=6))
     after = list(Sampler(run).continued(PROMPTS, GREEDY, seed=0))
     assert after == [by_torch(run, prompt, GREEDY.length) for prompt in PROMPTS] != before
+
+
+def test_titles_are_written_without_torch(checkpoint_dir: Path, tmp_path: Path) -> None:
+    """Importing it takes seconds; CTranslate2's own import of it is held off."""
+    shutil.copytree(checkpoint_dir, tmp_path / "checkpoint", ignore=shutil.ignore_patterns("ctranslate2-*"))
+    program = """
+import sys
+from redditgen.generate import generate
+from redditgen.settings import GenerateSettings
+assert list(generate(GenerateSettings(run="trained", n=2, seed=1)))
+loaded = {"torch", "transformers"} & set(sys.modules)
+assert not loaded, loaded
+import torch
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)

@@ -7,6 +7,7 @@ is made. So the same seed and block size give the same texts, and a block can be
 
 import random
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,11 +131,9 @@ def built(model: ModelDir, hparams: Hparams, tokenizer: Tokenizer) -> Path:
 
 def specification(hparams: Hparams, tokenizer: Tokenizer, tensors: "Tensors") -> Any:
     """A GPT-2 as CTranslate2's model specification, whose `save` writes a folder that its Generator reads."""
-    from ctranslate2.specs import TransformerDecoderModelSpec
-    from ctranslate2.specs.common_spec import Activation
-
-    spec = TransformerDecoderModelSpec.from_config(
-        hparams.n_layer, hparams.n_head, pre_norm=True, activation=Activation.GELUTanh
+    specs = _specs()
+    spec = specs.TransformerDecoderModelSpec.from_config(
+        hparams.n_layer, hparams.n_head, pre_norm=True, activation=specs.Activation.GELUTanh
     )
     spec.register_vocabulary(tokenizer.tokens())
     spec.config.bos_token = spec.config.eos_token = spec.config.unk_token = END
@@ -154,6 +153,20 @@ def specification(hparams: Hparams, tokenizer: Tokenizer, tensors: "Tensors") ->
     spec.validate()
     spec.optimize(quantization="float32")
     return spec
+
+
+def _specs() -> Any:
+    """ctranslate2.specs without torch, which it imports for 3 s where it can, and needs for bfloat16 alone."""
+    modules: dict[str, Any] = sys.modules
+    is_loaded = "torch" in modules
+    if not is_loaded:
+        modules["torch"] = None  # as if it were not installed
+    try:
+        from ctranslate2 import specs
+    finally:
+        if not is_loaded:
+            del modules["torch"]
+    return specs
 
 
 def _layer_norm(spec: Any, tensors: "Tensors", name: str) -> None:
