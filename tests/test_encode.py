@@ -227,6 +227,22 @@ def test_a_draw_holds_min_keywords_where_the_title_has_them(ready: Path) -> None
     assert {len((record.keywords or "").split()) for record in encoded(more)} == {3}
 
 
+def test_compat_listing_finds_keywords_as_the_listing_does(ready: Path, tmp_path: Path) -> None:
+    path = write(tmp_path / "titles.csv", [("cats", "The sweet, old cat is going home")])
+    drawn = {}
+    for compat in (None, "listing"):
+        records = encoded(EncodeSettings(input=path, repeat=30, compat=compat, out=tmp_path / f"{compat}.txt"))
+        drawn[compat] = {word for record in records for word in (record.keywords or "").split()}
+    assert "The-sweet-old-cat" in drawn[None] and "go" not in drawn[None]
+    assert {"The-sweet,-old-cat", "go"} <= drawn["listing"]
+
+
+def test_compat_listing_leaves_ready_keywords_as_they_are(ready: Path) -> None:
+    settings = EncodeSettings(input=ready, keywords_field="tags", compat="listing", min_keywords=9, max_keywords=9)
+    assert sorted((encoded(settings)[0].keywords or "").split(" "))[:1] == [""]
+    assert all("two!" in (record.keywords or "").split(" ") for record in encoded(replace(settings, overwrite=True)))
+
+
 def test_only_listed_keywords_are_drawn(ready: Path, tmp_path: Path) -> None:
     listed = tmp_path / "listed.txt"
     listed.write_text("\ufeffTWO\n\none 4\n!!\n", encoding="utf8")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from redditgen.encode import installed_model
+from redditgen.encode.spacy_keywords import installed_model
 from redditgen.keywords import category, keywords_of, normalise, plain_quotes
 
 Keywords = Callable[..., tuple[str, ...]]
@@ -23,6 +23,10 @@ def keywords() -> Keywords:
     [
         ("Warner Bros get it", {"Warner-Bros"}),
         ("After every simpsons episode", {"simpsons", "episode", "every-simpsons"}),
+        ("Oh how the time flys... #D1toD2", {"fly"}),
+        ("Comedian Iliza Shlesinger", {"Comedian"}),
+        ("The Day I Knew He Was Alright", {"Day"}),
+        ("Rolling stone names shawn mendes and camilla cabello's senorita", {"camilla", "senorita"}),
         ("I screenshotted all of the shaders in my collection on a sheet", {"the-shaders", "collection"}),
         ("This is totally me with baseball lol", {"lol", "baseball-lol"}),
         ("Abelardo visito a su primo Big Bird", {"a-su-primo-Big-Bird", "Abelardo", "primo"}),
@@ -57,6 +61,37 @@ def test_pronouns_stop_words_and_punctuation_are_no_keywords(keywords: Keywords,
 
 def test_a_lemma_that_is_a_stop_word_is_no_keyword(keywords: Keywords) -> None:
     assert "go" not in keywords("He was going to Berlin")
+
+
+@pytest.mark.parametrize(
+    ("title", "kept", "out"),
+    [
+        ("This took me forever", {"forever"}, {"This", "take", "me"}),
+        ("Who are you", set(), {"Who", "who", "you"}),
+        ("IT and ME and They saw them", set(), {"IT", "ME", "They", "them"}),
+        ("two dogs and a cat", {"two-dogs", "dogs", "a-cat", "cat"}, {"two", "a"}),
+        ("My soul and yours", {"My-soul", "soul"}, {"yours", "My"}),
+        ("We love the US", {"the-US", "US", "love"}, {"We", "the"}),
+    ],
+)
+def test_a_phrase_of_stop_words_is_no_keyword_and_one_that_holds_some_is(
+    keywords: Keywords, title: str, kept: set[str], out: set[str]
+) -> None:
+    found = set(keywords(title))
+    assert kept <= found
+    assert found.isdisjoint(out)
+
+
+def test_each_proper_noun_and_each_compound_is_a_keyword_of_its_own(keywords: Keywords) -> None:
+    assert keywords("Kylie Jenner's Los Angeles mansion") == (
+        "Kylie", "Kylie-Jenner", "Kylie-Jenner-s", "Jenner",
+        "Los", "Los-Angeles", "Los-Angeles-mansion", "Angeles", "mansion",
+    )  # fmt: skip
+
+
+def test_punctuation_in_a_phrase_becomes_dashes(keywords: Keywords) -> None:
+    assert "the-sweet-old-man" in keywords("To the sweet, old man")
+    assert {"r", "r-politics", "politics"} == set(keywords("They said it's r/politics"))
 
 
 def test_noun_phrases_must_be_shorter_than_the_limit_and_entities_need_not(keywords: Keywords) -> None:

@@ -73,11 +73,13 @@ def _phrases(doc: "Doc", length_max: int) -> Iterator[_Found]:
 
 
 def _says_nothing(token: "Token") -> bool:
-    return token.is_stop or token.is_punct or token.pos_ == "PRON"
+    # To spaCy, which compares lower case, the country "US" is the stop word "us".
+    is_a_place = token.ent_type_ == "GPE" and token.is_upper
+    return (token.is_stop and not is_a_place) or token.is_punct or token.pos_ == "PRON"
 
 
 def _compounds(doc: "Doc") -> Iterator["Span"]:
-    """Each noun with the run of compound parts right before it."""
+    """Each word with the run of compound parts right before it: to the parser a noun, however the tagger took it."""
     for head in doc:
         start = head.i
         while start > 0 and doc[start - 1].dep_ == "compound" and start <= doc[start - 1].head.i <= head.i:

@@ -9,6 +9,7 @@ from redditgen.encode.batches import Job
 from redditgen.encode.reading import Row
 from redditgen.encode.spacy_keywords import Find, finder
 from redditgen.keywords import normalise
+from redditgen.listing_keywords import ready_keywords
 from redditgen.markup import Record, build
 from redditgen.settings import EncodeSettings
 
@@ -33,7 +34,7 @@ class Encoder:
     def _listed(self, keywords: tuple[str, ...]) -> tuple[str, ...]:
         if self._only is None:
             return keywords
-        return tuple(keyword for keyword in keywords if keyword.casefold() in self._only)
+        return tuple(keyword for keyword in keywords if normalise(keyword).casefold() in self._only)
 
     def _lines(self, row: Row, keywords: tuple[str, ...]) -> Iterator[str]:
         settings = self._settings
@@ -54,6 +55,8 @@ def _json_line(row: Row, keywords: tuple[str, ...]) -> str:
 
 def _ready_keywords(settings: EncodeSettings) -> Find:
     def find(texts: Sequence[str]) -> list[tuple[str, ...]]:
+        if settings.compat:
+            return [ready_keywords(text, settings.keyword_sep) for text in texts]
         split = (map(normalise, text.split(settings.keyword_sep)) for text in texts)
         return [tuple(dict.fromkeys(keyword for keyword in keywords if keyword)) for keywords in split]
 

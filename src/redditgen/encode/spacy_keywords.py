@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from redditgen.errors import InputError, MissingError
 from redditgen.keywords import keywords_of, plain_quotes
+from redditgen.listing_keywords import listing_keywords_of
 from redditgen.settings import EncodeSettings
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ Find = Callable[[Sequence[str]], list[tuple[str, ...]]]
 def finder(settings: EncodeSettings) -> Find:
     """A function from texts to their keywords; raises RedditgenError where the model is not there or does not load."""
     nlp = _loaded(installed_model(settings.spacy_model))
+    rules = listing_keywords_of if settings.compat else keywords_of
 
     def find(texts: Sequence[str]) -> list[tuple[str, ...]]:
         from threadpoolctl import threadpool_limits
@@ -34,7 +36,7 @@ def finder(settings: EncodeSettings) -> Find:
         # The matrices are too small for more than one thread, and another number of them may round otherwise.
         with threadpool_limits(1, user_api="blas"), nlp.memory_zone():  # else the vocabulary keeps every word ever seen
             docs = nlp.pipe((plain_quotes(text[:_LOOKED_THROUGH]) for text in texts), batch_size=at_once)
-            return [keywords_of(doc, settings.keyword_length_max) for doc in docs]
+            return [rules(doc, settings.keyword_length_max) for doc in docs]
 
     return find
 

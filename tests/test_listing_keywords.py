@@ -1,0 +1,129 @@
+"""The listing's rules, on parsed titles; and, where the report is there, against the listing itself."""
+
+import csv
+import importlib.util
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from redditgen.encode.spacy_keywords import installed_model
+from redditgen.keywords import category, plain_quotes
+from redditgen.listing_keywords import listing_keywords_of, ready_keywords
+from redditgen.markup import END, START, Record, build, parse
+
+ROOT = Path(__file__).parents[1]
+REPORT = ROOT / "../shared/report.txt"
+REBUILDS = ROOT / "../shared/tools/reference_encoder.py"
+TITLES = ROOT / "../shared/data/reddit_titles.csv"
+
+Keywords = Callable[..., tuple[str, ...]]
+
+
+@pytest.fixture(scope="module")
+def nlp() -> Any:
+    import spacy
+
+    return spacy.load(installed_model("en_core_web_sm"))
+
+
+@pytest.fixture(scope="module")
+def keywords(nlp: Any) -> Keywords:
+    return lambda title, length_max=20: listing_keywords_of(nlp(plain_quotes(title)), length_max)
+
+
+@pytest.mark.parametrize(
+    ("title", "found"),
+    [
+        # Of punctuation only spaces become dashes, and only in phrases.
+        ("To the sweet, old man", ("the-sweet,-old-man", "sweet", "old", "man")),
+        ("She’s “running” into Bob’s dog", ("run", "Bob", "Bob's-dog", "dog")),
+        ("They drank coffee in New  York", ("drink", "coffee", "New--York")),
+        # No letter or digit is asked for.
+        ("❤️ this ❤️", ("❤", "this")),
+        # A proper noun and a compound count where a phrase is just that.
+        ("Warner Bros get it", ("Warner-Bros",)),
+        ("Comedian Iliza Shlesinger", ("Comedian",)),
+        ("I repaired a ridiculously old coffee machine", ("repair", "ridiculously", "old", "coffee", "machine")),
+        # Lemmas and phrases may be stop words.
+        ("He was going to Berlin", ("go", "Berlin")),
+        ("This took me forever", ("This", "take", "forever")),
+        ("Two dogs were quickly chasing", ("Two", "Two-dogs", "dogs", "quickly", "chase")),
+        # Pronouns are a list of eleven, in two ways of writing.
+        ("IT and ME and They saw them", ("IT", "ME", "see")),
+        ("Who are you", ("Who",)),
+        ("", ()),
+        ("   ", ()),
+    ],
+)
+def test_keywords_as_the_listing_finds_them(keywords: Keywords, title: str, found: tuple[str, ...]) -> None:
+    assert keywords(title) == found
+
+
+def test_the_limit_is_one_of_noun_phrases_and_not_of_entities(keywords: Keywords) -> None:
+    assert "The-extraordinarily-beautiful-garden" not in keywords("The extraordinarily beautiful garden", 36)
+    assert "The-extraordinarily-beautiful-garden" in keywords("The extraordinarily beautiful garden", 37)
+    assert "the-United-States-of-America" in keywords("He moved to the United States of America", 5)
+
+
+@pytest.mark.parametrize(
+    ("text", "keywords"),
+    [
+        ("one, two words,~@,one ,It's", ("one", "two words", "~@", "It's")),
+        (" one,,", ("one", "")),
+        ("", ("",)),
+    ],
+)
+def test_ready_keywords_are_stripped_and_no_more(text: str, keywords: tuple[str, ...]) -> None:
+    assert ready_keywords(text, ",") == keywords
+
+
+def bench() -> ModuleType:
+    """scripts/bench/keywords.py, which can run the listing."""
+    spec = importlib.util.spec_from_file_location("bench_keywords", ROOT / "scripts/bench/keywords.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+needs_the_report = pytest.mark.skipif(
+    not (REPORT.exists() and REBUILDS.exists() and TITLES.exists()), reason="no report, tools or titles in ../shared"
+)
+
+
+def real_rows() -> list[dict[str, str]]:
+    """Every 16th of the 16,000."""
+    with TITLES.open(encoding="utf8", newline="") as file:
+        return list(islice(csv.DictReader(file), 0, None, 16))
+
+
+@pytest.mark.slow
+@needs_the_report
+def test_real_titles_have_the_sets_that_the_listing_itself_finds(nlp: Any, tmp_path: Path) -> None:
+    module = bench()
+    listing = module.listing_encoder(module.listing_file(REPORT, tmp_path))
+    titles = [row["title"] for row in real_rows()]
+    assert len(titles) == 1_000
+    # The listing parses one by one, encode many at once.
+    docs = nlp.pipe(map(plain_quotes, titles))
+    ours = {title: set(listing_keywords_of(doc, 20)) for title, doc in zip(titles, docs, strict=True)}
+    assert ours == {title: module.listing_set(listing, title) for title in titles}
+
+
+@pytest.mark.slow
+@needs_the_report
+def test_records_of_the_same_draws_are_those_of_the_listing_byte_for_byte(tmp_path: Path) -> None:
+    module = bench()
+    listing = module.listing_encoder(module.listing_file(REPORT, tmp_path))
+    listing.category_field, listing.title_field = "subreddit", "title"
+    listing.start_token, listing.end_token = START, END
+    for row in real_rows()[::5]:
+        for line in listing.generate_encoded_text(row):
+            drawn = line.split("~^")[1].split("~@")[0]
+            ours = build(Record(category=category(row["subreddit"]), keywords=drawn, title=row["title"]))
+            assert ours + "\n" == line
+            assert parse(ours) == Record(category=category(row["subreddit"]), keywords=drawn, title=row["title"])
