@@ -161,7 +161,7 @@ def test_results_alone_go_to_standard_output(redditgen: Redditgen, encoded: Path
     encoded.write_text(encoded.read_text(encoding="utf8") + "<|startoftext|>~@cut off", encoding="utf8")
     done = redditgen("decode", encoded, "--sections=category,title")
     assert (done.returncode, done.stdout) == (0, '{"category": "cats", "title": "A nap"}\n')
-    assert "1 unfinished or malformed" in done.stderr
+    assert "1 unfinished and 0 malformed" in done.stderr
     quiet = redditgen("decode", encoded, "--out=titles.txt")
     assert (quiet.returncode, quiet.stdout) == (0, "")
 

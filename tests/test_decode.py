@@ -1,25 +1,32 @@
 import csv
-import io
 import json
-import logging
-import tracemalloc
-from collections import Counter, deque
+import subprocess
+import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
+from conftest import Redditgen
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from test_markup import records_of, writable
 
 from redditgen.decode import decode, lines
 from redditgen.errors import InputError, MissingError, OutputExists, UsageError
-from redditgen.markup import END, START, Record, build
-from redditgen.records import records, records_in
+from redditgen.markup import END, SECTIONS, START, Record, build
+from redditgen.output import sidecar_path
 from redditgen.rows import write_rows
 from redditgen.settings import DecodeSettings
 
+DATA = Path(__file__).parents[2] / "shared/data"
 CATS = Record(category="cats", keywords="nap sun", title="A nap\nin the sun")
 DOGS = Record(category="dogs", keywords="", title='Say "hi", ~@dog', body="It's\r\nlong")
-SEPARATOR = "=" * 20 + "\n"
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("decode")
 
 
 @pytest.fixture
@@ -29,14 +36,9 @@ def encoded(tmp_path: Path) -> Path:
     return path
 
 
-def read(path: Path, text: str) -> list[Record]:
-    path.write_text(text, encoding="utf8", newline="")
-    return list(records(path))
-
-
 def test_txt_holds_a_title_a_line(encoded: Path, tmp_path: Path) -> None:
     counts = decode(DecodeSettings(input=encoded, out=tmp_path / "titles.txt"))
-    assert counts == {"records": 2, "broken": 0, "rows": 2}
+    assert counts == {"records": 2, "partial": 0, "unfinished": 0, "malformed": 0, "rows": 2}
     assert (tmp_path / "titles.txt").read_text(encoding="utf8") == 'A nap in the sun\nSay "hi", ~@dog\n'
     facts = json.loads((tmp_path / "titles.txt.meta.json").read_text(encoding="utf8"))
     assert (facts["command"], facts["counts"]) == ("decode", counts)
@@ -65,58 +67,54 @@ def test_without_a_file_there_are_lines_to_print(encoded: Path) -> None:
     assert [json.loads(line) for line in several][1] == {"category": "dogs", "title": DOGS.title}
 
 
-def test_samples_of_gpt_2_simple_are_read_across_lines(tmp_path: Path) -> None:
-    text = (
-        f"{START}~@one\r\ntwo{END}\n{SEPARATOR}\n{SEPARATOR}{START}~`c~^~@three{END}\ntail of a text {END}{SEPARATOR}"
-    )
-    assert read(tmp_path / "samples.txt", text) == [
-        Record(title="one\r\ntwo"),
-        Record(category="c", keywords="", title="three"),
-    ]
+def test_text_holds_the_section_asked(encoded: Path, tmp_path: Path) -> None:
+    decode(DecodeSettings(input=encoded, out=tmp_path / "out.txt", sections="body"))
+    assert (tmp_path / "out.txt").read_text(encoding="utf8") == "It's long\n"
 
 
-def test_unfinished_and_malformed_records_are_counted_and_logged(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    path = tmp_path / "samples.txt"
-    path.write_text(
-        f"{START}~@cut off\n{START}~@whole{END}\n{START}before ~@title{END}\n"
-        f"{START}~@first\n{SEPARATOR}second{END}\n{START}~@last",
+@hypothesis_settings(max_examples=200, deadline=None)
+@given(st.lists(records_of(writable).filter(lambda record: record.marked), min_size=1, max_size=5), st.data())
+def test_sections_come_back_from_tables(folder: Path, made: list[Record], data: st.DataObject) -> None:
+    """Every string, in whatever order the sections are asked."""
+    names = data.draw(st.permutations(SECTIONS))
+    encoded, table, objects = folder / "a.txt", folder / "a.csv", folder / "a.jsonl"
+    encoded.write_text("".join(build(record) + "\n" for record in made), encoding="utf8", newline="\n")
+    for out in (table, objects):
+        decode(DecodeSettings(input=encoded, out=out, sections=",".join(names), overwrite=True))
+    wanted = [[getattr(record, name) for name in names] for record in made]
+    with table.open(encoding="utf8", newline="") as file:
+        assert list(csv.reader(file, strict=True)) == [names, *([cell or "" for cell in row] for row in wanted)]
+    rows = [json.loads(line) for line in objects.read_bytes().splitlines()]
+    assert [list(row.items()) for row in rows] == [list(zip(names, row, strict=True)) for row in wanted]
+
+
+def test_partial_decodes_what_is_unfinished_and_counts_it(redditgen: Redditgen, tmp_path: Path) -> None:
+    (tmp_path / "samples.txt").write_text(
+        f"{build(CATS)}\n{START}~`dogs~^~@Half a dog~\n{'=' * 20}\n{START}~@twice~@title{END}\n{START}~`owls~^who<|end",
         encoding="utf8",
     )
-    counts: Counter[str] = Counter()
-    with caplog.at_level(logging.WARNING):
-        assert list(records(path, counts)) == [Record(title="whole")]
-    assert counts == {"records": 1, "broken": 4}
-    assert "4 unfinished or malformed" in caplog.text
+    decoding = ("decode", "samples.txt", "--sections", "title,category", "--overwrite", "--out", "a.csv")
+    done = redditgen(*decoding)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines() == [
+        "samples.txt: 2 unfinished and 1 malformed records left out",
+        "a.csv: 1 rows of 1 records",
+    ]
+    counts = {"records": 1, "partial": 0, "unfinished": 2, "malformed": 1, "rows": 1}
+    assert json.loads(sidecar_path(tmp_path / "a.csv").read_text(encoding="utf8"))["counts"] == counts
 
-
-titles = st.text(st.characters(codec="utf8"), min_size=1, max_size=5) | st.sampled_from([START, END, "~@", "a\r\nb"])
-some_records = st.lists(
-    st.builds(Record, title=titles, category=st.none() | titles)
-    | st.builds(Record, title=titles, marked=st.just(False)),
-    max_size=8,
-)
-
-
-@given(some_records, st.sampled_from(["\n", "\r\n", "", "\n" + SEPARATOR]))
-def test_a_files_first_record_says_whether_its_records_have_marks(made: list[Record], between: str) -> None:
-    text = "".join(build(record) + between for record in made)
-    counts: Counter[str] = Counter()
-    if not made:
-        with pytest.raises(InputError, match=r"a\.txt: holds no record"):
-            list(records_in(io.StringIO(text), Path("a.txt"), counts))
-        return
-    kept = [record for record in made if record.marked == made[0].marked]
-    assert list(records_in(io.StringIO(text, newline=""), Path("a.txt"), counts)) == kept
-    assert (counts["records"], counts["broken"]) == (len(kept), len(made) - len(kept))
-
-
-def test_a_record_without_marks_among_others_is_malformed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING):
-        found = read(tmp_path / "a.txt", f"{build(CATS)}\n{START}a slip of the model{END}\n{build(DOGS)}\n")
-    assert found == [CATS, DOGS]
-    assert "a.txt: 1 unfinished or malformed records left out" in caplog.text
+    done = redditgen(*decoding, "--partial")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines() == [
+        "samples.txt: 0 unfinished and 1 malformed records left out",
+        "a.csv: 3 rows of 1 records and 2 unfinished ones",
+    ]
+    with (tmp_path / "a.csv").open(encoding="utf8", newline="") as file:
+        assert list(csv.reader(file))[1:] == [["A nap\nin the sun", "cats"], ["Half a dog", "dogs"], ["", "owls"]]
+    facts = json.loads(sidecar_path(tmp_path / "a.csv").read_text(encoding="utf8"))
+    assert facts["counts"] == {"records": 1, "partial": 2, "unfinished": 0, "malformed": 1, "rows": 3}
+    assert facts["settings"]["partial"]
+    assert redditgen("decode", "samples.txt", "--partial").stdout == "A nap in the sun\nHalf a dog\n"
 
 
 def test_records_without_marks_are_titles(tmp_path: Path) -> None:
@@ -125,31 +123,6 @@ def test_records_without_marks_are_titles(tmp_path: Path) -> None:
     assert list(lines(DecodeSettings(input=path))) == ["One", "Two, three"]
     with pytest.raises(InputError, match="no record has a section category"):
         list(lines(DecodeSettings(input=path, sections="category")))
-
-
-@pytest.mark.parametrize("filler", [65_536 - 5, 65_536 - len(START) - 2, 65_536 - 30])
-def test_tokens_may_lie_across_the_edges_of_what_is_read(tmp_path: Path, filler: int) -> None:
-    record = Record(title="title")
-    assert read(tmp_path / "a.txt", "." * filler + build(record) + "." * 65_530 + build(record)) == [record, record]
-
-
-def test_memory_does_not_grow_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("redditgen.records._LONGEST", 100_000)
-    path = tmp_path / "big.txt"
-    with path.open("w", encoding="utf8") as file:
-        file.writelines(build(DOGS) for _ in range(20_000))  # one line of 2 MB
-        file.write(START + "~@never ends " * 200_000)
-        file.write(build(CATS))
-    counts: Counter[str] = Counter()
-    tracemalloc.start()
-    try:
-        [last] = deque(records(path, counts), maxlen=1)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert last == CATS
-    assert counts == {"records": 20_001, "broken": 1}
-    assert peak < path.stat().st_size / 4
 
 
 @pytest.mark.parametrize(
@@ -186,13 +159,6 @@ def test_wrong_use_is_said_before_any_work(encoded: Path, tmp_path: Path) -> Non
     assert sorted(tmp_path.iterdir()) == [encoded]
 
 
-def test_text_that_is_not_utf8_is_refused_with_its_place(tmp_path: Path) -> None:
-    path = tmp_path / "latin.txt"
-    path.write_bytes(build(CATS).encode() + b"\n\ncaf\xe9")
-    with pytest.raises(InputError, match=r"line 3, byte 4 \(0xe9\)"):
-        list(records(path))
-
-
 def test_rows_keep_numbers_and_truth_values_in_jsonl(tmp_path: Path) -> None:
     rows = [{"title": "é\u2028x", "seed": 3, "synthetic": True, "extra": "not asked for"}]
     assert write_rows(tmp_path / "a.jsonl", rows, ["title", "seed", "synthetic"]) == 1
@@ -201,3 +167,64 @@ def test_rows_keep_numbers_and_truth_values_in_jsonl(tmp_path: Path) -> None:
     }  # fmt: skip
     assert write_rows(tmp_path / "a.TXT", rows, ["title"]) == 1
     assert (tmp_path / "a.TXT").read_text(encoding="utf8") == "é x\n"
+
+
+# The whole of a file
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
+    small, large = (peak(tmp_path / f"{megabytes}.txt", megabytes) for megabytes in (20, 200))
+    assert large <= 1.2 * small
+
+
+def peak(path: Path, megabytes: int) -> int:
+    """The most memory, in KiB, that decode takes in a process of its own for a file of this size."""
+    block = "".join(
+        build(Record(category="c", title=f"Title {number} \n{'word ' * 9}")) + "\n" for number in range(10_000)
+    )
+    with path.open("w", encoding="utf8") as file:
+        while file.tell() < megabytes * 1_000_000:
+            file.write(block)
+    # Not getrusage: its peak is inherited, and this process may have had a larger one.
+    code = (
+        "import sys; from redditgen.cli import main\ntry:\n    main()\nfinally:\n"
+        "    print('VmHWM', open('/proc/self/status').read().partition('VmHWM:')[2].split()[0])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "decode", path, "--sections", "title,category", "--out", path.with_suffix(".csv")],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    rows = json.loads(sidecar_path(path.with_suffix(".csv")).read_text(encoding="utf8"))["counts"]["rows"]
+    assert rows == path.stat().st_size // len(block) * 10_000
+    return int(done.stdout.split()[1])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not DATA.is_dir(), reason="needs the titles of ../shared/data")
+@pytest.mark.parametrize(
+    ("name", "header", "options"),
+    [
+        ("reddit_titles.csv", "", ["--keywords-field", "subreddit"]),
+        ("SFW.askreddit_titles.csv", "title\n", ["--category-field", "", "--keywords-field", "title"]),
+    ],
+)
+def test_every_real_title_comes_back(tmp_path: Path, name: str, header: str, options: list[str]) -> None:
+    """Through both commands; without spaCy, which has no part in the titles."""
+    table, encoded, out = tmp_path / name, tmp_path / "encoded.txt", tmp_path / "decoded.csv"
+    table.write_text(header + (DATA / name).read_text(encoding="utf8"), encoding="utf8", newline="")
+    fixed = ["--workers", "1", "--seed", "1", "--repeat", "1"]
+    encoding: list[str | Path] = ["encode", table, "--out", encoded, *fixed, *options]
+    decoding: list[str | Path] = ["decode", encoded, "--out", out]
+    for command in (encoding, decoding):
+        subprocess.run([sys.executable, "-m", "redditgen", *command], check=True, capture_output=True, timeout=120)
+    given_titles, titles = (titles_of(path) for path in (table, out))
+    assert sum(titles.values()) > 15_000
+    assert titles == given_titles
+
+
+def titles_of(path: Path) -> Counter[str]:
+    with path.open(encoding="utf8", newline="") as file:
+        return Counter(row["title"] for row in csv.DictReader(file) if row["title"].strip())

@@ -14,15 +14,16 @@ _log = logging.getLogger(__name__)
 
 
 def decode(settings: DecodeSettings) -> dict[str, int]:
-    """Write the asked sections to `settings.out` and give the counts: records, rows, broken."""
+    """Write the asked sections to `settings.out`; gives the counts: rows, and what `records` counts."""
     if settings.out is None:
         raise UsageError("--out: a file to write is needed here")
     check_rows_file(settings.out, settings.names)
     refuse_existing(settings.out, settings.overwrite)
-    counts: Counter[str] = Counter(records=0, broken=0)
+    counts: Counter[str] = Counter()
     counts["rows"] = write_rows(settings.out, _rows(settings, counts), settings.names)
     write_sidecar(settings.out, settings, inputs=[settings.input], counts=counts)
-    _log.info("%s: %d rows of %d records", settings.out, counts["rows"], counts["records"])
+    unfinished = f" and {counts['partial']} unfinished ones" if counts["partial"] else ""
+    _log.info("%s: %d rows of %d records%s", settings.out, counts["rows"], counts["records"], unfinished)
     return dict(counts)
 
 
@@ -34,11 +35,11 @@ def lines(settings: DecodeSettings) -> Iterator[str]:
 
 def _rows(settings: DecodeSettings, counts: Counter[str]) -> Iterator[dict[str, str | None]]:
     """A row a record; records with none of the asked sections are left out."""
-    found = False
-    for record in records(settings.input, counts):
-        row = {name: getattr(record, name) for name in settings.names}
-        if any(value is not None for value in row.values()):
+    names, found = settings.names, False
+    for record in records(settings.input, counts, partial=settings.partial):
+        row = {name: getattr(record, name) for name in names}
+        if set(row.values()) != {None}:
             found = True
             yield row
     if not found:
-        raise InputError(f"{settings.input}: no record has a section {' or '.join(settings.names)} (--sections)")
+        raise InputError(f"{settings.input}: no record has a section {' or '.join(names)} (--sections)")

@@ -17,6 +17,7 @@ field holds no mark and no token: a plain search for the marks finds exactly the
 decoder.
 """
 
+import itertools
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -27,13 +28,19 @@ MARKS = {"category": "~`", "keywords": "~^", "title": "~@", "body": "~}"}
 SECTIONS = tuple(MARKS)
 
 _SECTION_OF = {mark: section for section, mark in MARKS.items()}
-_MARK = re.compile(r"~[`^@}]")
+_IN_ORDER = {names for count in range(1, 5) for names in itertools.combinations(SECTIONS, count)}
+_MARK = re.compile(r"(~[`^@}])")
 
-# A run of backslashes matters only where a mark, a token or the letter of a line break comes with it.
+_TO_ESCAPE = re.compile(r"[~<\\\n\r]")  # ordinary text holds none of them
+# A run of backslashes matters only where a mark, a token or the letter of a line break comes with it. `(?<!\\)\\++`
+# takes the run as a whole: tried from each of its backslashes, a long one would take hours.
 _IN_MARK = re.compile(r"~(\\*)(?=[`^@}])")
 _IN_TOKEN = re.compile(r"<(\\*)(?=\|(?:startoftext|endoftext)\|>)")
-_LINE_BREAK_OR_ALIKE = re.compile(r"\\+[nr\n\r]|[\n\r]")
-_ESCAPED_LINE_BREAK = re.compile(r"(\\+)([nr])")
+_LINE_BREAK_OR_ALIKE = re.compile(r"(?<!\\)\\++[nr\n\r]|[\n\r]")
+_ESCAPED_LINE_BREAK = re.compile(r"((?<!\\)\\++)([nr])")
+# What a cut leaves of a mark, a token or an escape.
+_BEGUN = "|".join(sorted({re.escape(token[1:end]) for token in (START, END) for end in range(1, len(token))}))
+_HALF_AT_END = re.compile(rf"(?:~\\*|<\\*(?:{_BEGUN})|(?<!\\)\\++)\Z")
 _LETTERS = {"\n": "n", "\r": "r"}
 _LINE_BREAKS = {"n": "\n", "r": "\r"}
 
@@ -54,6 +61,8 @@ class Record:
 
 def escape(text: str) -> str:
     """Break up whatever in a field would read as markup; ordinary text comes back unchanged."""
+    if not _TO_ESCAPE.search(text):
+        return text
     text = _LINE_BREAK_OR_ALIKE.sub(_escaped_line_break, text)
     text = _IN_MARK.sub(lambda m: "~" + m[1] + "\\", text)
     return _IN_TOKEN.sub(lambda m: "<" + m[1] + "\\", text)
@@ -61,6 +70,8 @@ def escape(text: str) -> str:
 
 def unescape(text: str) -> str:
     """Undo `escape`; text that `escape` cannot have made is read as leniently as it can be."""
+    if "\\" not in text:
+        return text
     text = _IN_TOKEN.sub(lambda m: "<" + m[1][:-1], text)
     text = _IN_MARK.sub(lambda m: "~" + m[1][:-1], text)
     return _ESCAPED_LINE_BREAK.sub(_line_break, text)
@@ -105,14 +116,22 @@ def parse(text: str) -> Record | None:
 
 def parse_sections(text: str) -> Record | None:
     """Read what stands between the tokens of a record; None as for `parse`."""
-    pieces = _MARK.split(text)
-    names = [_SECTION_OF[mark] for mark in _MARK.findall(text)]
-    if not names and text:
-        return Record(title=unescape(text), marked=False)
-    if not names or pieces[0] or names != [section for section in SECTIONS if section in names]:
+    before, *pieces = _MARK.split(text)
+    if not pieces:
+        return Record(title=unescape(before), marked=False) if before else None
+    names = tuple(_SECTION_OF[mark] for mark in pieces[::2])
+    if before or names not in _IN_ORDER:
         return None
-    fields: dict[str, Any] = {name: unescape(piece) for name, piece in zip(names, pieces[1:], strict=True)}
+    fields: dict[str, Any] = {name: unescape(piece) for name, piece in zip(names, pieces[1::2], strict=True)}
     return Record(**fields)
+
+
+def parse_unfinished(text: str) -> Record | None:
+    """Read what stands behind the start token of a record that is cut: its sections so far, the last as far as it goes.
+
+    Half a mark, token or escape at the end is left out. None if there is no section, or as for `parse`.
+    """
+    return parse_sections(_HALF_AT_END.sub("", text))
 
 
 def has_markup(text: str) -> bool:

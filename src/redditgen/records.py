@@ -12,60 +12,97 @@ from pathlib import Path
 from typing import TextIO
 
 from redditgen.errors import InputError
-from redditgen.markup import END, START, Record, parse
+from redditgen.markup import END, START, Record, parse_sections, parse_unfinished
 from redditgen.rows import reading
 
 _CHUNK = 1 << 16  # characters read at a time
-_LONGEST = 1 << 20  # characters; a text that goes on for longer without an end token is not a record
-_BETWEEN_SAMPLES = re.compile(r"^={20}\r?$", re.MULTILINE)
+_LONGEST = 1 << 26  # characters; a text that goes on for longer without an end token is not a record
+_TOKEN = re.compile(f"({re.escape(START)}|{re.escape(END)})")
+_BETWEEN_SAMPLES = re.compile(r"\n={20}\r?(?:\n|\Z)")
 
 _log = logging.getLogger(__name__)
 
 
-def records(path: Path, counts: Counter[str] | None = None) -> Iterator[Record]:
-    """Each whole record of a file; raises InputError at its end if there was none.
+def records(path: Path, counts: Counter[str] | None = None, *, partial: bool = False) -> Iterator[Record]:
+    """Each whole record of a file, and with `partial` the unfinished ones as far as they go, in the file's order.
 
-    Unfinished and malformed ones are logged, and counted as 'broken' in `counts`; the others there as 'records'.
+    Raises InputError at the end if there was none. `counts` grows by 'records', which are whole, and 'partial' ones,
+    and by those left out, which are logged too: 'unfinished' (no end token) and 'malformed' ones.
     """
     with reading(path, made_by="`redditgen encode` and `redditgen generate` make such files") as file:
-        yield from records_in(file, path, counts)
+        yield from records_in(file, path, counts, partial=partial)
 
 
-def records_in(file: TextIO, path: Path, counts: Counter[str] | None = None) -> Iterator[Record]:
+def records_in(
+    file: TextIO, path: Path, counts: Counter[str] | None = None, *, partial: bool = False
+) -> Iterator[Record]:
     """The same for text that is open already; messages name it `path`."""
     counts = Counter() if counts is None else counts
+    counts.update(records=0, partial=0, unfinished=0, malformed=0)
     marked: bool | None = None
-    for record in _parsed(file):
-        if record is not None and marked in (None, record.marked):
+    for text, ended in _contents(file):
+        record = parse_sections(text) if ended else parse_unfinished(text) if partial else None
+        if record is None or marked not in (None, record.marked):
+            counts["malformed" if ended else "unfinished"] += 1
+            continue
+        if ended or record.marked:  # what was cut may have lost its marks
             marked = record.marked
-            counts["records"] += 1
-            yield record
-        else:
-            counts["broken"] += 1
-    if counts["broken"]:
-        _log.warning("%s: %d unfinished or malformed records left out", path, counts["broken"])
-    if not counts["records"]:
-        raise InputError(f"{path}: holds no record; `redditgen encode` makes a file of records from a CSV of titles")
+        counts["records" if ended else "partial"] += 1
+        yield record
+    _report(path, counts)
 
 
-def _parsed(file: TextIO) -> Iterator[Record | None]:
-    """Each record in turn, None for one that is unfinished or malformed."""
-    for text, ended in _until_end(file):
-        _, *started = text.split(START)
-        for number, content in enumerate(started, start=1):
-            is_whole = ended and number == len(started) and not _BETWEEN_SAMPLES.search(content)
-            yield parse(START + content + END) if is_whole else None
+def _report(path: Path, counts: Counter[str]) -> None:
+    """Say what was left out; raises InputError if that is everything."""
+    unfinished, malformed = counts["unfinished"], counts["malformed"]
+    if counts["records"] or counts["partial"]:
+        if unfinished or malformed:
+            _log.warning("%s: %d unfinished and %d malformed records left out", path, unfinished, malformed)
+        return
+    if unfinished:
+        raise InputError(
+            f"{path}: holds no record that has an end token, and {unfinished} without; "
+            "`redditgen decode --partial` reads those as far as they go"
+        )
+    raise InputError(f"{path}: holds no record; `redditgen encode` makes a file of records from a CSV of titles")
 
 
-def _until_end(file: TextIO) -> Iterator[tuple[str, bool]]:
-    """The file cut behind each end token: the text, and whether the token stands there."""
+def _contents(file: TextIO) -> Iterator[tuple[str, bool]]:
+    """What stands behind each start token, and whether an end token is behind that; '' if it is too long to be one."""
+    pieces: list[str] | None = None  # of the record that is being read
+    length = 0
+    for text, token in _pieces(file):
+        if pieces is not None:
+            pieces.append(text)
+            length += len(text)
+            if token:
+                yield _content("".join(pieces), token)
+            elif length > _LONGEST:
+                yield "", False
+                pieces = None
+        if token:
+            pieces, length = ([], 0) if token == START else (None, 0)
+    if pieces is not None:
+        yield _content("".join(pieces), "")
+
+
+def _content(text: str, token: str) -> tuple[str, bool]:
+    """A text up to the line that separates samples, and whether it is a whole record."""
+    separator = _BETWEEN_SAMPLES.search(text)
+    if token == END and not separator:
+        return text, True
+    # The line break behind a record that is cut belongs to the file.
+    return text[: separator.start() if separator else None].rstrip("\r\n"), False
+
+
+def _pieces(file: TextIO) -> Iterator[tuple[str, str]]:
+    """The file cut at its tokens: each text with the token behind it, or '' if the text goes on."""
     rest = ""
     while chunk := file.read(_CHUNK):
-        *ended, rest = (rest + chunk).split(END)
-        for text in ended:
-            yield text, True
-        if len(rest) > _LONGEST:
+        *parts, rest = _TOKEN.split(rest + chunk)
+        yield from zip(parts[::2], parts[1::2], strict=True)
+        if len(rest) > len(START):
             keep = len(rest) - len(START)  # a token may be cut here
-            yield rest[:keep], False
+            yield rest[:keep], ""
             rest = rest[keep:]
-    yield rest, False
+    yield rest, ""

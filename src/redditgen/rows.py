@@ -70,9 +70,19 @@ def write_rows(path: Path, rows: Iterable[Row], columns: Sequence[str], *, delim
     return count
 
 
+class _Lines:
+    """A file for csv.writer, which up to Python 3.12 quotes a line break in a cell only if it can also end a row."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, row: str) -> int:
+        return self._file.write(row.removesuffix("\r\n") + "\n")
+
+
 def _writer(file: TextIO, suffix: str, columns: Sequence[str], delimiter: str) -> Callable[[Row], object]:
     if suffix == ".csv":
-        table = csv.writer(file, lineterminator="\n")
+        table = csv.writer(_Lines(file), lineterminator="\r\n")
         table.writerow(columns)
         return lambda row: table.writerow([row[column] for column in columns])
     if suffix == ".jsonl":
