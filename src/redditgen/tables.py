@@ -16,7 +16,7 @@ from redditgen.rows import reading
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
-_FIELD_MAX = 1 << 26  # characters of a cell; behind a quote left open all the file is one
+_FIELD_MAX = 1 << 24  # characters of a cell; behind a quote left open all the file is one
 _HEAD = 100  # lines of NDJSON in which each column must come once
 _ROWS_AT_ONCE = 4096
 _HALF_PAIR = re.compile("[\ud800-\udfff]")  # of JSON's escapes; half a character, which no file can hold
