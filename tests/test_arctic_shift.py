@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from arctic_shift_server import JSON, ArcticShift, Fault, refusal, serving
 
@@ -27,6 +28,7 @@ from redditgen.fetch.arctic_shift.request import moment, names
 from redditgen.fetch.duckdb import LocalPosts
 from redditgen.fetch.dump_posts import TYPES
 from redditgen.locks import alone
+from redditgen.web import shown
 
 BEGIN = 1704067200  # 2024-01-01
 DAY = 86400
@@ -192,6 +194,23 @@ def test_requests_name_redditgen_and_carry_no_credentials(fetch: Fetch, server: 
         assert headers["User-Agent"] == f"redditgen/{__version__}"
         assert headers["Accept-Encoding"] == "gzip"
         assert not {"authorization", "cookie"} & {name.lower() for name in headers}
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("https://me:secret@host:81/a//b@c?key=secret#secret", "https://host:81/a//b@c"),
+        ("https://secret@host", "https://host"),
+        ("https://me:sec@ret@host/a", "https://host/a"),
+        ("https://me:s[ecret@host/a", "https://host/a"),
+        ("https://me:s\u2100ecret@host/a", "https://host/a"),
+        ("https://host/a?b@c", "https://host/a"),
+        ("HTTP://[::1]:80/", "HTTP://[::1]:80/"),
+    ],
+)
+def test_addresses_are_told_without_what_may_be_a_secret(address: str, told: str) -> None:
+    assert shown(address) == told
+    assert shown(httpx.URL(address)) == str(httpx.URL(told))
 
 
 def test_one_request_at_a_time_with_a_pause_between(fetch: Fetch, server: ArcticShift, waits: list[float]) -> None:

@@ -2,6 +2,9 @@
 
 import json
 import logging
+import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -116,6 +119,27 @@ def test_nobody_is_logged_in(capfd: pytest.CaptureFixture[str], caplog: pytest.L
     assert refusal() == f"BigQuery: no login of a Google account; log in with: {LOGIN}, {LOCAL}"
     assert capfd.readouterr() == ("", "")
     assert not caplog.records
+
+
+@pytest.mark.slow
+def test_a_network_that_swallows_the_question_for_googles_machines_is_asked_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a process of its own: Google's library reads the variables when it is loaded."""
+    monkeypatch.delenv("NO_GCE_CHECK")
+    monkeypatch.delenv("GCE_METADATA_DETECT_RETRIES", raising=False)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        monkeypatch.setenv("GCE_METADATA_IP", f"127.0.0.1:{silent.getsockname()[1]}")
+        command = [sys.executable, "-m", "redditgen", "fetch", "--from=bigquery"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        silent.setblocking(False)
+        silent.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            silent.accept()
+    assert done.returncode == 1
+    assert done.stderr == f"redditgen: BigQuery: no login of a Google account; log in with: {LOGIN}, {LOCAL}\n"
 
 
 def test_the_named_key_is_not_there(key_file: Login) -> None:

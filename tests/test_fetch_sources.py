@@ -23,6 +23,9 @@ from redditgen.settings import FetchSettings
 
 Setup = Callable[..., FetchSettings]
 
+BIGQUERY: dict[str, Any] = {"source": ("bigquery",)}
+ARCTIC_SHIFT: dict[str, Any] = {"source": ("arctic-shift",), "subreddit": ("cats",), "after": "2024-01-01"}
+
 
 @pytest.fixture
 def setup(tmp_path: Path) -> Setup:
@@ -37,6 +40,12 @@ def titles(path: Path) -> list[list[str]]:
         return list(csv.reader(file))[1:]
 
 
+def source_of(folder: Path) -> dict[str, Any]:
+    """What the sidecar says of the source."""
+    source: dict[str, Any] = json.loads((folder / "titles.csv.meta.json").read_text(encoding="utf8"))["source"]
+    return source
+
+
 def write_dump(path: Path, number: int = 300) -> None:
     lines = [json.dumps(post) for post in reddit_posts(1, number)]
     path.write_bytes(zstandard.ZstdCompressor().compress("\n".join(lines).encode("utf8", "surrogatepass")))
@@ -48,10 +57,34 @@ def test_a_dump_is_imported_once_and_then_read(setup: Setup, tmp_path: Path) -> 
     fetch(settings)
     first = settings.out.read_bytes()
     made = (tmp_path / "RS_2019-08.parquet").stat().st_mtime_ns
+    sidecar = json.loads((tmp_path / "titles.csv.meta.json").read_text(encoding="utf8"))
     settings.out.unlink()
     fetch(settings)
     assert settings.out.read_bytes() == first
     assert (tmp_path / "RS_2019-08.parquet").stat().st_mtime_ns == made
+    assert json.loads((tmp_path / "titles.csv.meta.json").read_text(encoding="utf8")) == sidecar
+
+
+def test_the_sidecar_tells_what_the_import_left_out(setup: Setup, tmp_path: Path) -> None:
+    lines = ['{"id": "a", "subreddit": "cats", "title": "A cat that sleeps"}', "{broken", '{"id": "b"}', '{"id": "c"}']
+    (tmp_path / "own.zst").write_bytes(zstandard.ZstdCompressor().compress("\n".join(lines).encode()))
+    fetch(setup(tmp_path / "own.zst"))
+    parquet = tmp_path / "own.parquet"
+    file = {"file": str(parquet), "format": "Parquet", "table": "own", "map": {}}
+    assert source_of(tmp_path) == {"files": [file | {"counts": {"posts": 1, "incomplete": 2, "broken": 1}}]}
+    fetch(setup(parquet, overwrite=True))
+    assert source_of(tmp_path)["files"][0]["counts"]["broken"] == 1
+    write_parquet(parquet, reddit_posts(1, 300))  # the sidecar beside it is not of this one
+    fetch(setup(parquet, overwrite=True))
+    assert source_of(tmp_path) == {"files": [file]}
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"command": "import"}', '{"command": "import", "settings": {}}'])
+def test_what_is_no_sidecar_of_ours_is_passed_over(setup: Setup, tmp_path: Path, content: str) -> None:
+    write_parquet(tmp_path / "own.parquet", reddit_posts(1, 300))
+    (tmp_path / "own.parquet.meta.json").write_text(content, encoding="utf8")
+    fetch(setup(tmp_path / "own.parquet"))
+    assert list(source_of(tmp_path)["files"][0]) == ["file", "format", "table", "map"]
 
 
 def test_a_dump_and_its_parquet_in_one_folder_are_one_source(setup: Setup, tmp_path: Path) -> None:
@@ -83,6 +116,7 @@ def test_posts_come_from_arctic_shift(setup: Setup, tmp_path: Path) -> None:
         }
         for n in range(40)
     ]
+    del posts[3]["title"]
     with serving(posts) as server:
         asked = setup(
             "arctic-shift", subreddit=("cats",), after="2024-01-01", limit=30, cache=tmp_path / "cache",
@@ -90,6 +124,14 @@ def test_posts_come_from_arctic_shift(setup: Setup, tmp_path: Path) -> None:
         )  # fmt: skip
         assert fetch(asked).titles == 18
     assert {subreddit for subreddit, _ in titles(asked.out)} == {"cats"}
+    [file] = source_of(tmp_path)["files"]
+    assert {name: file[name] for name in ("subreddit", "posts", "skipped", "crowded")} == {
+        "subreddit": "cats",
+        "posts": 30,
+        "skipped": 1,
+        "crowded": [],
+    }
+    assert file["fetched"].endswith(" UTC")
     assert "secret" not in "".join(path.read_text(encoding="utf8") for path in tmp_path.rglob("*.json"))
 
 
@@ -100,12 +142,85 @@ def test_posts_come_from_arctic_shift(setup: Setup, tmp_path: Path) -> None:
         ({"source": ("arctic-shift",)}, "--from arctic-shift needs --subreddit and --after"),
         ({"dry_run": True}, "--dry-run is for --from bigquery alone"),
         ({"job": "x"}, "--job is for --from bigquery alone"),
+        ({"project": "x"}, "--project is for --from bigquery alone"),
+        ({"location": "EU"}, "--location is for --from bigquery alone"),
+        ({"max_bytes": "1GB"}, "--max-bytes is for --from bigquery alone"),
+        (ARCTIC_SHIFT | {"table": "a.b.c"}, "--table is for --from bigquery alone"),
         ({"after": "2024-01-01"}, "--after is for --from arctic-shift alone"),
+        ({"before": "2024-01-01"}, "--before is for --from arctic-shift alone"),
+        ({"subreddit": ("a",)}, "--subreddit is for --from arctic-shift alone"),
+        ({"limit": 5}, "--limit is for --from arctic-shift alone"),
+        ({"refresh": True}, "--refresh is for --from arctic-shift alone"),
+        (BIGQUERY | {"base_url": "https://x:y@z"}, "--base-url is for --from arctic-shift alone"),
+        (BIGQUERY | {"mapping": ("title=x",)}, "--map is for files of posts; leave it out with --from bigquery"),
+        (BIGQUERY | {"cache": Path("x")}, "--cache is for files of posts; leave it out with --from bigquery"),
+        (ARCTIC_SHIFT | {"months": "2019_01"}, "--months is for names of files; Arctic Shift has --after, --before"),
     ],
 )
 def test_options_of_another_source_are_refused(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(UsageError, match=f"^{message}$"):
         FetchSettings(**changes)
+
+
+OWN = "does not go with --sql: the query names its"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (BIGQUERY | {"sql": Path("q"), "table": "a.b.c"}, f"--table {OWN} tables itself"),
+        (BIGQUERY | {"sql": Path("q"), "months": "2019_01"}, f"--months {OWN} tables itself"),
+        ({"sql": Path("q"), "columns": "title"}, f"--columns {OWN} columns and filters itself"),
+        ({"sql": Path("q"), "review": True}, f"--review {OWN} columns and filters itself"),
+        ({"review": True, "out": Path("x.csv")}, "--out does not go with --review, which writes no file"),
+        ({"review": True, "columns": "title"}, "--columns does not go with --review, which writes no file"),
+        ({"review": True, "min_score": 1}, "--min-score is not for --review: all titles count"),
+        ({"review": True, "top_subreddits": 1}, "--top-subreddits is not for --review: all titles count"),
+        ({"review": True, "per_subreddit": 1}, "--per-subreddit is not for --review: all titles count"),
+        ({"review": True, "sfw": False}, "--review is about what --sfw leaves out; leave out --no-sfw"),
+        ({"words": Path("x"), "sfw": False}, "--words is about what --sfw leaves out; leave out --no-sfw"),
+        (
+            BIGQUERY | {"job": "x", "dry_run": True},
+            "--dry-run does not go with --job, which reads a result and costs nothing",
+        ),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=f"^{message}$"):
+        FetchSettings(**changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"sql": Path("q"), "months": "2019_01"},  # of local files
+        {"sql": Path("q"), "min_score": 9},  # the query may use it
+        BIGQUERY | {"sql": Path("q"), "max_bytes": "1GB", "location": "EU", "project": "x"},
+        BIGQUERY | {"review": True, "dry_run": True, "months": "2019_01", "table": "a.b.c"},
+        BIGQUERY | {"job": "x", "max_bytes": "1GB"},
+        ARCTIC_SHIFT | {"limit": 5, "refresh": True, "cache": Path("x"), "review": True},
+    ],
+)
+def test_options_that_go_together(changes: dict[str, Any]) -> None:
+    FetchSettings(**changes)
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"), [("bigquerry", "bigquery"), ("Sample", "sample"), ("arctic_shift", "arctic-shift")]
+)
+def test_a_misspelt_source_is_guessed(setup: Setup, tmp_path: Path, written: str, meant: str) -> None:
+    with pytest.raises(UsageError, match=f"^--from {written}: no such file; is --from {meant} meant\\?$"):
+        fetch(setup(written))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_there_is_not_misspelt(setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "samples").mkdir()
+    write_parquet(tmp_path / "samples/posts.parquet", reddit_posts(1, 300))
+    assert fetch(setup("samples")).titles > 0
+    (tmp_path / "sample.parquet").symlink_to(tmp_path / "samples/posts.parquet")
+    assert fetch(setup("sample*", overwrite=True)).titles > 0
 
 
 def test_bigquery_without_a_login_names_the_command(redditgen: Redditgen, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ class Row:
     remedy: str = ""
     """The command that mends it."""
     needed: bool = False
-    """Whether the commands can't do without it, whatever engine and source they are given."""
+    """Whether it comes with redditgen, so that the installation is broken without it."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def table(rows: Sequence[Row], width: int = 80) -> str:
 
 
 def require_needed(rows: Sequence[Row]) -> None:
-    """Raise MissingError if something is not in order that the commands can't do without."""
+    """Raise MissingError if something is not in order that comes with redditgen."""
     broken = [row.name for row in rows if row.needed and row.state != OK]
     if broken:
         raise MissingError(f"not in order: {', '.join(broken)}; run what the table says")
@@ -112,7 +112,7 @@ def _checks(settings: DoctorSettings) -> Iterator[Check]:
     yield Check("ray", _ray, needed=True, remedy=_pip_install("--force-reinstall", "ray"))
     yield Check("spaCy model", _spacy_model, needed=True, remedy=_pip_install("--force-reinstall", "spacy"))
     yield Check("TensorFlow 1.15", _tf1, remedy=tf1.COMMAND)
-    yield Check("BigQuery library", _bigquery, remedy=_pip_install("google-cloud-bigquery[bqstorage]"))
+    yield Check("BigQuery library", _bigquery, needed=True, remedy=_pip_install("google-cloud-bigquery[bqstorage]"))
     yield Check("BigQuery login", _bigquery_login)
     yield Check("BigQuery project", _bigquery_project)
     for name in _model_names(settings.model_dir):
@@ -135,14 +135,15 @@ def _redditgen(settings: DoctorSettings) -> Finding:
 def _torch(settings: DoctorSettings) -> Finding:
     import torch
 
-    from redditgen.gpt2.training import _computes_in_bfloat16
+    from redditgen.gpt2.device import precision_on
 
     if torch.cuda.is_available():
         gpu = torch.cuda.get_device_properties(0)
         device, where = torch.device("cuda"), f"{gpu.name} with {gpu.total_memory / 1e9:.1f} GB"
     else:
         device, where = torch.device("cpu"), f"the CPU with {os.cpu_count()} cores"
-    precision = "bfloat16" if _computes_in_bfloat16(device) else "float32 only"
+    fastest = precision_on(device)
+    precision = "float32 only" if fastest == "float32" else fastest
     return Finding(OK, f"{torch.__version__} on {where}, computes in {precision}")
 
 
@@ -180,7 +181,8 @@ def _tf1(settings: DoctorSettings) -> Finding:
 
 
 def _bigquery(settings: DoctorSettings) -> Finding:
-    return Finding(OK, version("google-cloud-bigquery"))
+    # Not imported: that takes a second.
+    return Finding(OK, f"{version('google-cloud-bigquery')}, storage {version('google-cloud-bigquery-storage')}")
 
 
 def _bigquery_login(settings: DoctorSettings) -> Finding:

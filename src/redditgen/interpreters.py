@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -123,20 +122,6 @@ def run(command: Sequence[Path | str], log: TextIO, show: Callable[[str], None] 
         name = " ".join(map(str, command[:5]))
         raise RedditgenError(f"{name}: {_cause(process.returncode, lines)}; the whole log is {log.name}")
     return lines
-
-
-@contextmanager
-def ended_like_ctrl_c() -> Iterator[None]:
-    """Inside the block SIGTERM interrupts as Ctrl-C does, so that a command that `run` waits for ends too."""
-    try:
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    except ValueError:  # outside the main thread, where signals don't arrive
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _cause(code: int, lines: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a question that a loop asks between two steps, so that it can save before it ends."""
+"""Ctrl-C and SIGTERM: alike, or as a question a loop asks between two steps, so that it can save before it ends."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -29,3 +29,17 @@ def held_back() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def ended_like_ctrl_c() -> Iterator[None]:
+    """Inside the block SIGTERM interrupts as Ctrl-C does, so that processes that are waited for are ended too."""
+    try:
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    except ValueError:  # outside the main thread, where signals don't arrive
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -20,6 +20,7 @@ import platformdirs
 
 from redditgen import interpreters
 from redditgen.errors import InputError, Interrupted, MissingError, RedditgenError
+from redditgen.interrupts import ended_like_ctrl_c
 from redditgen.output import make_folder, whole
 from redditgen.progress import Progress
 
@@ -106,7 +107,7 @@ def install(python: Path | None = None) -> Installed:
     `find` accepts is left then.
     """
     place, started = folder(), time.monotonic()
-    with _alone(place), interpreters.ended_like_ctrl_c():
+    with _alone(place), ended_like_ctrl_c():
         has = "is there already, and whole; delete that folder to make it anew"
         if lack(place):
             with (place.parent / "tf1-install.log").open("w", encoding="utf8") as log:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 _PAUSES = (1.0, 2.0, 4.0)  # seconds before the second, third and fourth try
 _LONGEST_PAUSE = 30.0  # seconds; who is asked to wait for longer had better come back
 _CONNECT, _READ = 20.0, 60.0  # seconds
+# Not urllib.parse: it raises errors that quote what it can't parse.
+_SECRETS = re.compile(r"^([^/?#]*//)[^/?#]*@|[?#].*", re.DOTALL)
 _BUSY = frozenset({408, 429, 500, 502, 503, 504})
 
 _log = logging.getLogger(__name__)
@@ -74,9 +76,9 @@ def below(base: str, parts: Sequence[str]) -> "httpx.URL":
         raise UsageError("--base-url is no address; it must be like https://mirror.example.org/gpt-2") from error
 
 
-def shown(url: "httpx.URL") -> str:
+def shown(url: "httpx.URL | str") -> str:
     """An address for messages, without what may be a secret: user, password, query."""
-    return str(url.copy_with(userinfo=b"", query=None, fragment=None))
+    return _SECRETS.sub(r"\1", str(url))
 
 
 @contextmanager

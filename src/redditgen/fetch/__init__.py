@@ -4,16 +4,17 @@ import dataclasses
 import logging
 import textwrap
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from redditgen.errors import InputError, UsageError
+from redditgen.errors import InputError, Interrupted, UsageError
 from redditgen.fetch import own_query, query, sources, titles_file
 from redditgen.fetch.bigquery import BigQueryPosts
 from redditgen.fetch.columns import TYPES
 from redditgen.fetch.query import Query
-from redditgen.interpreters import ended_like_ctrl_c
+from redditgen.interrupts import ended_like_ctrl_c
 from redditgen.output import refuse_existing, whole, write_sidecar
 from redditgen.settings import FetchSettings
 from redditgen.web import shown
@@ -67,45 +68,81 @@ class FetchCounts:
 
 def fetch(settings: FetchSettings) -> FetchCounts:
     """Write `settings.out` and its sidecar; raises a RedditgenError, and writes nothing, if no title is left."""
-    titles_file.check(settings.out)
-    refuse_existing(settings.out, settings.overwrite or settings.dry_run)
-    with ended_like_ctrl_c(), sources.posts(settings) as posts:
-        _refuse_own_output(posts.inputs, settings.out)
-        asked = _own(settings) if settings.sql else _titles(settings, posts)
-        if isinstance(posts, BigQueryPosts) and settings.dry_run:
-            posts.estimate(asked.sql, asked.parameters)
-            return FetchCounts(titles=0, subreddits=0)
-        with whole(settings.out) as temporary:
-            counts = _write(temporary, settings, asked, posts)
-        write_sidecar(
-            settings.out,
-            _without_names(settings),
-            inputs=list(posts.inputs),
-            source=posts.facts(),
-            sql=asked.sql,
-            parameters=asked.parameters,
-            counts=dataclasses.asdict(counts),
-        )
+    with _own_errors(), ended_like_ctrl_c():
+        titles_file.check(settings.out)
+        refuse_existing(settings.out, settings.overwrite or settings.dry_run)
+        with sources.posts(settings) as posts:
+            _refuse_own_output(posts.inputs, settings.out)
+            asked = _own(settings) if settings.sql else _titles(settings, posts)
+            if _is_estimated(posts, asked, settings):
+                return FetchCounts(titles=0, subreddits=0)
+            counts = _make(settings, asked, posts)
     _log.info("%s: %s", settings.out, _told(counts, settings))
     return counts
 
 
 def review(settings: FetchSettings) -> Iterator[str]:
     """Lines of a table: how many titles of each subreddit the word list hits, and one of them with the words masked."""
-    with ended_like_ctrl_c(), sources.posts(settings) as posts:
+    with _own_errors(), ended_like_ctrl_c(), sources.posts(settings) as posts:
         asked = query.review(settings, posts.table, posts.columns)
-        for place, (subreddit, hits, titles, example) in enumerate(posts.run(asked.sql, asked.parameters)):
-            if place == 0:
-                yield f"{'subreddit':<22}{'hits':>7}{'titles':>9}{'share':>7}  example"
+        if _is_estimated(posts, asked, settings):
+            return
+        heading = f"{'subreddit':<22}{'hits':>7}{'titles':>9}{'share':>7}  example"
+        for subreddit, hits, titles, example in posts.run(asked.sql, asked.parameters):
+            if heading:
+                yield heading
+                heading = ""
             shortened = textwrap.shorten(example, _EXAMPLE, placeholder=" ...")
             yield f"{subreddit:<22}{hits:>7}{titles:>9}{hits / titles:>7.0%}  {shortened}"
+        if heading:
+            _tell_of_no_hits(settings, posts)
+
+
+@contextmanager
+def _own_errors() -> Iterator[None]:
+    """What no source has an error of its own for."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise Interrupted("fetch interrupted; nothing was written") from error
+    except OSError as error:
+        where = error.filename or "fetch"
+        raise InputError(f"{where}: {error.strerror or error}; check the path and who may use it") from error
+
+
+def _is_estimated(posts: Posts, asked: Query, settings: FetchSettings) -> bool:
+    """Whether --dry-run is all that is to be done, which it then is."""
+    if not (isinstance(posts, BigQueryPosts) and settings.dry_run):
+        return False
+    posts.estimate(asked.sql, asked.parameters)
+    return True
+
+
+def _tell_of_no_hits(settings: FetchSettings, posts: Posts) -> None:
+    if posts.counts_rules and not _of_rules(settings, posts)["posts"]:
+        raise InputError(_no_posts(settings))
+    _log.info("%s: no title has a word of the list", _where(settings))
+
+
+def _make(settings: FetchSettings, asked: Query, posts: Posts) -> FetchCounts:
+    with whole(settings.out) as temporary:
+        counts = _write(temporary, settings, asked, posts)
+        # Before the file has its name, so that an interruption leaves neither.
+        write_sidecar(
+            settings.out,
+            _without_names(settings),
+            inputs=list(posts.inputs),
+            source=sources.facts(posts),
+            sql=asked.sql,
+            parameters=asked.parameters,
+            counts=dataclasses.asdict(counts),
+        )
+    return counts
 
 
 def _without_names(settings: FetchSettings) -> FetchSettings:
     """Settings to write down: a project's name may be a person's, and an address may hold a password."""
-    import httpx
-
-    return dataclasses.replace(settings, project=None, base_url=shown(httpx.URL(settings.base_url)))
+    return dataclasses.replace(settings, project=None, base_url=shown(settings.base_url))
 
 
 def _titles(settings: FetchSettings, posts: Posts) -> Query:
@@ -134,7 +171,8 @@ def _write(path: Path, settings: FetchSettings, asked: Query, posts: Posts) -> F
     counts = FetchCounts(titles, subreddits)
     if posts.counts_rules and not settings.sql:
         counts = dataclasses.replace(counts, **_of_rules(settings, posts))
-        _log.info("%s", _left_out(counts))
+        if counts.posts:
+            _log.info("%s", _left_out(counts))
     if not titles:
         raise InputError(_nothing_left(counts, settings))
     return counts
@@ -164,11 +202,15 @@ def _nothing_left(counts: FetchCounts, settings: FetchSettings) -> str:
     if settings.sql:
         return f"{settings.sql}: the query gives no rows from {where}"
     if counts.posts == 0:
-        return f"{where}: no posts in it; give another source with --from"
+        return _no_posts(settings)
     return (
         f"{where}: no title left; {_left_out(counts) if counts.left_out else 'the rules leave out all posts'}; "
         f"lower --min-score (now {settings.min_score}) or --min-length, or see what --block and --sfw leave out"
     )
+
+
+def _no_posts(settings: FetchSettings) -> str:
+    return f"{_where(settings)}: no posts in it; give another source with --from"
 
 
 def _where(settings: FetchSettings) -> str:

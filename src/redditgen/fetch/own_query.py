@@ -1,11 +1,11 @@
 """A query of the user's own: one SELECT from a file, run as it is written."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from redditgen.errors import InputError
+from redditgen.errors import InputError, UsageError
 from redditgen.fetch import query
 from redditgen.fetch.bigquery.statement import select
 from redditgen.fetch.query import Query
@@ -14,6 +14,9 @@ from redditgen.settings import FetchSettings
 if TYPE_CHECKING:
     from sqlglot import exp
 
+# Options that are a parameter's value, and nothing else.
+_VALUES = ("min_score", "top_subreddits", "per_subreddit", "min_length", "block", "words")
+
 # Reddit's names of a post, of which there is one each.
 _UNIQUE = {"id", "name"}
 
@@ -21,7 +24,8 @@ _UNIQUE = {"id", "name"}
 def read(path: Path, settings: FetchSettings) -> tuple[Query, list[str]]:
     """The query with the parameters that it uses of redditgen's; and its orders that leave ties open.
 
-    Raises InputError where it is not one SELECT, a column of its result has no name, or a parameter is not known.
+    Raises InputError where it is not one SELECT, a column of its result has no name, or a parameter is not known;
+    UsageError where an option is given that it does not use.
     """
     sql = _text(path)
     try:
@@ -52,12 +56,20 @@ def _columns(tree: "exp.Query", path: Path) -> tuple[str, ...]:
 def _parameters(tree: "exp.Query", settings: FetchSettings, path: Path) -> dict[str, query.Value]:
     from sqlglot import exp
 
-    known = query.parameters(settings)
     used = dict.fromkeys(parameter.name for parameter in tree.find_all(exp.Parameter))
+    _refuse_unused(settings, used, path)
+    known = query.parameters(settings)
     for name in used:
         if name not in known:
             raise InputError(f"{path}: no parameter @{name}; there are {', '.join(f'@{name}' for name in known)}")
     return {name: known[name] for name in used}
+
+
+def _refuse_unused(settings: FetchSettings, used: Collection[str], path: Path) -> None:
+    for name in _VALUES:
+        if name not in used and getattr(settings, name) != getattr(FetchSettings, name):
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{flag}: {path} does not use @{name}; write it into the query, or leave out {flag}")
 
 
 def _open_orders(tree: "exp.Query") -> Iterator[str]:

@@ -1,20 +1,27 @@
 """The source that --from names: BigQuery, or files of posts, which a dump or Arctic Shift is made to first."""
 
+import difflib
+import json
 import logging
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from redditgen.errors import UsageError
 from redditgen.fetch import files
 from redditgen.fetch.bigquery import BigQueryPosts, cost
 from redditgen.fetch.bigquery.tables import Tables
 from redditgen.fetch.duckdb import LocalPosts
+from redditgen.output import sidecar_path
 from redditgen.settings import FetchSettings
 
 if TYPE_CHECKING:
     from redditgen.fetch import Posts
 
+_NAMES = (files.SAMPLE, "bigquery", "arctic-shift")
 _ARCTIC_SHIFT_FOLDER = Path("data/arctic-shift")
+# What is told of a file that an import or Arctic Shift made: commands and keys of its own sidecar.
+_ORIGINS = {"import": ("counts",), "arcticshift": ("subreddit", "fetched", "posts", "skipped", "crowded")}
 _WITHOUT = {
     "score": "--min-score does not apply and titles are taken in order of id",
     "author": "the top subreddits are those with the most posts",
@@ -28,6 +35,7 @@ def posts(settings: FetchSettings) -> "Posts":
     """The source, to be used in a `with` block; raises RedditgenError where there is none of that name."""
     if settings.source == ("bigquery",):
         return _bigquery(settings)
+    _refuse_misspelt(settings.source)
     sources = _from_arctic_shift(settings) if settings.source == ("arctic-shift",) else settings.source
     found = files.find(
         sources,
@@ -40,9 +48,34 @@ def posts(settings: FetchSettings) -> "Posts":
     return LocalPosts(found, months=settings.months)
 
 
+def facts(posts: "Posts") -> dict[str, Any]:
+    """What fetch's sidecar tells of the source: its own facts, and what its files' own sidecars say of their posts."""
+    told = posts.facts()
+    for file in told.get("files", ()):
+        file |= _origin(Path(file["file"]))
+    return told
+
+
+def _origin(file: Path) -> dict[str, Any]:
+    try:
+        said = json.loads(sidecar_path(file).read_bytes())
+        said = said["settings"] | said
+        if said["command"] == "import" and said["parquet"]["bytes"] != file.stat().st_size:  # it is not of this file
+            return {}
+        return {key: said[key] for key in _ORIGINS.get(said["command"], ())}
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}
+
+
+def _refuse_misspelt(sources: tuple[str, ...]) -> None:
+    for source in sources:
+        if source in _NAMES or not re.fullmatch(r"[\w -]+", source) or Path(source).exists():
+            continue
+        if meant := difflib.get_close_matches(source.lower(), _NAMES, n=1, cutoff=0.8):
+            raise UsageError(f"--from {source}: no such file; is --from {meant[0]} meant?")
+
+
 def _bigquery(settings: FetchSettings) -> BigQueryPosts:
-    if settings.sql and settings.months:
-        raise UsageError("--months: a query of your own names its tables itself; leave one of the two out")
     return BigQueryPosts(
         project=settings.project,
         location=settings.location,

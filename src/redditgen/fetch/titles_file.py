@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -22,11 +23,17 @@ Row = tuple[Any, ...]
 
 
 def check(path: Path) -> None:
-    """Raise UsageError unless a file of this name can be written."""
+    """Raise UsageError unless a file of this name can be written, InputError where it is seen that none can be."""
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(
             f"{path}: unknown kind of file; --out must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
         )
+    # Before a source is paid for or takes hours.
+    folder = next(folder for folder in path.absolute().parents if folder.exists())
+    if not folder.is_dir():
+        raise InputError(f"{path}: can't be written: {folder} is no folder; give another name with --out")
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"{path}: can't be written: {folder} may not be written to; give another folder with --out")
 
 
 def write(path: Path, suffix: str, columns: Sequence[str], rows: Iterable[Row]) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from redditgen.fetch.bigquery.client import Connection, aloud
 from redditgen.fetch.bigquery.reasons import Request, over_the_limit
 from redditgen.fetch.bigquery.tables import Tables
 from redditgen.fetch.query import TABLE
-from redditgen.interpreters import ended_like_ctrl_c
+from redditgen.interrupts import ended_like_ctrl_c
 from redditgen.progress import LINE_EVERY
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ LOGIN = "gcloud auth application-default login"
 
 _KEY_FILE = "GOOGLE_APPLICATION_CREDENTIALS"
 _LONGEST = 400  # characters of BigQuery's own words
-_ACCOUNT = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+|\bprincipal(?:Set)?://\S+")
+_ACCOUNT = re.compile(r"[\w.+'-]+@[\w-]+(?:\.[\w-]+)+|\bprincipal(?:Set)?://\S+")
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
