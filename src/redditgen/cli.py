@@ -18,7 +18,7 @@ import typer
 from tqdm import tqdm
 
 from redditgen import __version__, settings
-from redditgen.errors import RedditgenError
+from redditgen.errors import Interrupted, RedditgenError
 
 app = typer.Typer(
     add_completion=False,
@@ -35,7 +35,11 @@ def _command(kind: type[Any]) -> Callable[[Callable[[Any], None]], None]:
 
     def register(function: Callable[[Any], None]) -> None:
         def command(**options: Any) -> None:
-            function(kind(**{name: _given(value) for name, value in options.items()}))
+            asked = kind(**{name: _given(value) for name, value in options.items()})
+            try:
+                function(asked)
+            except KeyboardInterrupt as error:  # typer would end without a word
+                raise Interrupted("interrupted") from error
 
         command.__doc__ = function.__doc__
         hints = typing.get_type_hints(kind)

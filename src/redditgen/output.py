@@ -1,6 +1,11 @@
-"""Outputs that appear whole or not at all, each with a sidecar that says how it was made."""
+"""Outputs that appear whole or not at all, each with a sidecar that says how it was made.
 
+What has appeared is on the disk, so that a power cut leaves it as a kill does.
+"""
+
+import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -40,11 +45,14 @@ def whole(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
+        settle(temporary)
         temporary.replace(path)
+        settle(path.parent)
     except OSError as error:
         raise InputError(f"{path}: can't be written: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not there any more, or never made
+            temporary.unlink()
 
 
 @contextmanager
@@ -54,11 +62,28 @@ def whole_folder(path: Path) -> Iterator[Path]:
     try:
         temporary.mkdir(parents=True)
         yield temporary
+        for inside in (*temporary.rglob("*"), temporary):
+            settle(inside)
         temporary.replace(path)
+        settle(path.parent)
     except OSError as error:
         raise InputError(f"{path}: can't be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def settle(path: Path) -> None:
+    """Wait until a file's content, or the names in a folder, are on the disk; raises OSError where they can't be."""
+    if os.name == "nt":  # where a folder can't be opened
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # those of file systems that have no such request
+            raise
+    finally:
+        os.close(handle)
 
 
 def sidecar_path(path: Path) -> Path:
