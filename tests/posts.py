@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import zstandard
 
 from redditgen.fetch import fetch
 from redditgen.fetch.columns import TYPES
@@ -78,13 +79,16 @@ def title(rng: random.Random) -> str:
 # --- what should come out ---
 
 
+@cache
 def clean(title: str | None, created_utc: int | None) -> str:
-    title = "".join(char for char in title or "" if char != "\ufffd" and (_is_blank(char) or _is_printable(char)))
+    # Half a surrogate pair is no character: it is U+FFFD as soon as it is read.
+    title = (title or "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    title = title.translate({ord(char): None for char in set(title) if char == "\ufffd" or _is_control(char)})
     if created_utc is None or created_utc < APRIL_2023:
         for entity, char in (("lt", "<"), ("gt", ">"), ("quot", '"'), ("#39", "'"), ("#x27", "'"), ("apos", "'")):
             title = title.replace(f"&{entity};", char)
         title = title.replace("&nbsp;", " ").replace("&amp;", "&")
-    words = "".join(" " if _is_blank(char) else char for char in title).split(" ")
+    words = title.translate({ord(char): " " for char in set(title) if _is_blank(char)}).split(" ")
     return " ".join(word for word in words if word)
 
 
@@ -92,8 +96,8 @@ def _is_blank(char: str) -> bool:
     return char in "\t\n\v\f\r\x85" or unicodedata.category(char) in ("Zs", "Zl", "Zp")
 
 
-def _is_printable(char: str) -> bool:
-    return unicodedata.category(char) != "Cc"
+def _is_control(char: str) -> bool:
+    return unicodedata.category(char) == "Cc" and not _is_blank(char)
 
 
 def rule(post: Mapping[str, Any], settings: FetchSettings) -> str | None:
@@ -125,10 +129,11 @@ def _nsfw_subreddits() -> set[str]:
     return {line.lower() for line in lines if not line.startswith("#")}
 
 
+@cache
 def has_word(title: str) -> bool:
     """Whether a word of our own list is in the title."""
     # RE2 takes these two for an s and a k, as Unicode folds them.
-    folded = "".join(char.lower() if len(char.lower()) == 1 else char for char in title).replace("\u017f", "s")
+    folded = title.translate({ord(char): char.lower() for char in set(title) if len(char.lower()) == 1} | {0x17F: "s"})
     return any(_stands_whole(entry, title if entry.startswith("=") else folded) for entry in _words())
 
 
@@ -144,7 +149,8 @@ def _stands_whole(entry: str, title: str) -> bool:
         written = word.replace(" ", joint)
         start = title.find(written)
         while start >= 0:
-            before, behind = title[:start][-1:], title[start + len(written) :][:1]
+            end = start + len(written)
+            before, behind = title[max(0, start - 1) : start], title[end : end + 1]
             before_free = entry.startswith("*") or not _is_of_word(before)
             if before_free and (entry.endswith("*") or not _is_of_word(behind)):
                 return True
@@ -214,7 +220,11 @@ def left_out(posts: Sequence[Post], settings: FetchSettings) -> dict[str, int]:
 
 
 def write_ndjson(path: Path, posts: Sequence[Post]) -> None:
-    path.write_text("".join(json.dumps(post) + "\n" for post in posts), encoding="utf8")
+    path.write_bytes(_lines(posts))
+
+
+def _lines(posts: Sequence[Post]) -> bytes:
+    return "".join(json.dumps(post) + "\n" for post in posts).encode("ascii")
 
 
 def write_csv(path: Path, posts: Sequence[Post]) -> None:
@@ -239,6 +249,13 @@ def gzipped(write: Write) -> Write:
     return write_gzipped
 
 
+def write_dump(path: Path, posts: Sequence[Post]) -> None:
+    """As the monthly dumps are: a window of 2 GiB, and a frame that does not say how long it is."""
+    parameters = zstandard.ZstdCompressionParameters.from_level(1, window_log=31)
+    packer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    path.write_bytes(packer.compress(_lines(posts)) + packer.flush())
+
+
 WRITERS: dict[str, Write] = {
     ".parquet": write_parquet,
     ".csv": write_csv,
@@ -246,6 +263,13 @@ WRITERS: dict[str, Write] = {
     ".ndjson": write_ndjson,
     ".jsonl.gz": gzipped(write_ndjson),
 }
+"""Of the files that are read as they are."""
+
+SOURCES = WRITERS | {".zst": write_dump}
+"""Of all local files; of a dump a Parquet file is made beside it."""
+
+JSON = (".ndjson", ".jsonl.gz", ".zst")
+"""Suffixes of those that can hold half a surrogate pair."""
 
 
 def in_months(posts: Sequence[Post], months: Sequence[str]) -> Iterator[tuple[str, list[Post]]]:

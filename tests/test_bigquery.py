@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from bigquery_emulator import DATASET, PROJECT, Emulator
 from bigquery_proxy import Fault, Proxy, before
-from posts import Post, expected, in_months, write_parquet
+from posts import SOURCES, Post, expected, in_months, write_parquet
 from posts import posts as reddit_posts
 
 from redditgen.errors import InputError, Interrupted, MissingError, RedditgenError, UsageError
@@ -151,13 +151,15 @@ def test_no_rows(posts: Posts) -> None:
 def reddit(
     request: pytest.FixtureRequest, bigquery_emulator: Emulator, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[str, Path, dict[str, list[Post]]]:
-    """Months of posts as tables in a dataset of the emulator and as files in a folder."""
+    """Months of posts as tables in a dataset of the emulator and as files of each kind in folders."""
     dataset, folder = f"titles_{len(request.param)}", tmp_path_factory.mktemp("reddit")
     dealt = dict(in_months(reddit_posts(7, 5000), MONTHS))
     for month, posts in dealt.items():
         dealt[month] = [{key: value for key, value in post.items() if key not in request.param} for post in posts]
-        write_parquet(folder / f"{month}.parquet", dealt[month])
-        bigquery_emulator.load(month, folder / f"{month}.parquet", dataset)
+        for suffix, write in SOURCES.items():
+            (folder / suffix).mkdir(exist_ok=True)
+            write(folder / suffix / f"{month}{suffix}", dealt[month])
+        bigquery_emulator.load(month, folder / ".parquet" / f"{month}.parquet", dataset)
     return dataset, folder, dealt
 
 
@@ -169,16 +171,18 @@ def test_titles_equal_those_of_the_local_engine_and_the_oracle(
     dataset, folder, dealt = reddit
     read = [month for month in MONTHS if (month < "2019" if months else month == "2019_08")]
     settings = FetchSettings(top_subreddits=20, per_subreddit=10, columns="subreddit,title,score,id")
-    with (
-        LocalPosts(files.find([f"{folder}/{month}.parquet" for month in read]), months=months) as local,
-        posts(table=f"{PROJECT}.{dataset}.2019_08", months=months, few_rows=few_rows) as there,
-    ):
-        titles = []
-        for source in (local, there):
-            asked = query.titles(settings, source.table, source.columns)
-            titles.append(list(source.run(asked.sql, asked.parameters)))
-    assert titles[0] == titles[1] == expected([post for month in read for post in dealt[month]], settings)
-    assert len(titles[0]) > 150
+    oracles = expected([post for month in read for post in dealt[month]], settings)
+    assert len(oracles) > 150
+    assert titles(posts(table=f"{PROJECT}.{dataset}.2019_08", months=months, few_rows=few_rows), settings) == oracles
+    for suffix in SOURCES:
+        found = files.find([f"{folder}/{suffix}/{month}{suffix}" for month in read])
+        assert titles(LocalPosts(found, months=months), settings) == oracles
+
+
+def titles(source: BigQueryPosts | LocalPosts, settings: FetchSettings) -> list[tuple[Any, ...]]:
+    with source:
+        asked = query.titles(settings, source.table, source.columns)
+        return list(source.run(asked.sql, asked.parameters))
 
 
 # --- the way of the result ---

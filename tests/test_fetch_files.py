@@ -1,6 +1,7 @@
 """The local files that --from names, their columns and their months."""
 
 import gzip
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from posts import (
     expected,
     fetched,
     gzipped,
+    left_out,
     one_post,
     posts,
+    read_rows,
     setup_for,
     write_csv,
     write_ndjson,
@@ -228,15 +231,105 @@ CSV_HEADER = b"subreddit,title,score\n"
         ("a.ndjson", b"", ["empty"]),
         ("a.ndjson", b'{"subreddit": "aww"}\n', ["no column 'title'", "subreddit"]),
         ("a.ndjson", b'[{"subreddit": "aww", "title": "cat"}]\n', ["line 1", "a line"]),
-        ("a.ndjson", b"[" * 100_000, ["a.ndjson", "NDJSON"]),
+        ("a.ndjson", b"[" * 100_000, ["line 1: nested too deep"]),
+        ("a.ndjson", b"{}\n\xff", ["line 2: not UTF-8 at byte 0"]),
         ("a.ndjson", b'{"subreddit": "aww", "title": "cat"}\n{"subreddit": "a\n', ["line 2", "not JSON"]),
-        ("a.ndjson", b'{"subreddit": "aww", "title": "cat"}\n' * 2000 + b'{"subreddit": "a\n', ["Malformed JSON"]),
+        ("a.ndjson", b'{"subreddit": "aww", "title": "cat"}\n' * 2000 + b'{"subreddit": "a\n', ["line 2001: not JSON"]),
         ("a.jsonl.gz", gzip.compress(b'{"subreddit": "aww", "title": "cat"}\n' * 9000)[:-20], ["a.jsonl.gz"]),
     ],
 )
 def test_broken_file(tmp_path: Path, name: str, content: bytes, words: list[str]) -> None:
     (tmp_path / name).write_bytes(content)
     fails(setup_for(tmp_path, tmp_path / name), InputError, name, *words)
+
+
+# Each can make DuckDB lose the lines behind it, or all, where it is let go on after an error.
+BROKEN_LINES = {
+    "open brackets": (b"[[[", "not JSON: Expecting value at character 3"),
+    "a post with open brackets": (b'{"a": [[[', "not JSON: Expecting value at character 9"),
+    "very deep": (b"[" * 100_000, "nested too deep"),
+    "a post, very deep": (b'{"title": ' + b"[" * 100_000, "nested too deep"),
+    "deep and whole": (b"[" * 200 + b"]" * 200, "not a JSON object"),
+    "cut": (b'{"subreddit": "aww", "title": "A c', "not JSON: Unterminated string starting at character 30"),
+    "two posts": (b'{"id": "x"}{"id": "y"}', "not JSON: Extra data at character 11"),
+    "no UTF-8": (b'{"subreddit": "aww", "title": "caf\xe9"}', "not UTF-8 at byte 34"),
+    "half a pair, raw": (b'{"subreddit": "aww", "title": "caf\xed\xa0\xbd"}', "not UTF-8 at byte 34"),
+}
+
+
+@pytest.mark.parametrize("suffix", [".ndjson", ".jsonl.gz"])
+@pytest.mark.parametrize("broken", BROKEN_LINES.items(), ids=lambda item: item[0])
+def test_a_broken_line_amid_good_ones_is_named(
+    tmp_path: Path, suffix: str, broken: tuple[str, tuple[bytes, str]]
+) -> None:
+    line, complaint = broken[1]
+    WRITERS[suffix](tmp_path / f"posts{suffix}", posts(seed=6))
+    setup = setup_for(tmp_path, insert_line(tmp_path / f"posts{suffix}", 1500, b"\n \n" + line))
+    fails(setup, InputError, f"posts{suffix}: line 1502: {complaint}")
+
+
+def insert_line(path: Path, place: int, line: bytes) -> Path:
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rb") as file:
+        lines = file.readlines()
+    with opener(path, "wb") as file:
+        file.writelines([*lines[: place - 1], line + b"\n", *lines[place - 1 :]])
+    return path
+
+
+def test_a_broken_line_that_a_later_thread_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    made = [one_post(id=f"{number}", selftext="x" * 30_000) for number in range(2000)]
+    write_ndjson(tmp_path / "posts.ndjson", made)  # some buffers of DuckDB's
+    fails(setup_for(tmp_path, insert_line(tmp_path / "posts.ndjson", 1900, b"[[[")), InputError, "line 1900: not JSON")
+
+
+def test_a_broken_line_beside_half_a_surrogate_pair_is_named(tmp_path: Path) -> None:
+    write_ndjson(tmp_path / "a.ndjson", posts(seed=6))
+    write_ndjson(tmp_path / "b.ndjson", [*posts(seed=6), one_post(title="A cat \ud83d")])
+    insert_line(tmp_path / "b.ndjson", 2600, b"[[[")
+    fails(setup_for(tmp_path, tmp_path / "?.ndjson"), InputError, f"{tmp_path}/b.ndjson: line 2502: not JSON")
+
+
+def test_a_value_of_another_type_is_named(tmp_path: Path) -> None:
+    write_ndjson(tmp_path / "posts.ndjson", posts(seed=6))
+    setup = setup_for(tmp_path, insert_line(tmp_path / "posts.ndjson", 1500, b'{"score": "five"}'))
+    fails(setup, InputError, "posts.ndjson: can't be read", "line 1500", '"five"')
+
+
+@pytest.mark.parametrize("suffix", [".ndjson", ".jsonl.gz"])
+def test_lines_that_are_odd_but_whole_cost_no_other(tmp_path: Path, suffix: str) -> None:
+    made = posts(seed=6)
+    WRITERS[suffix](tmp_path / f"posts{suffix}", made)
+    deep = b'{"id": "%i", "subreddit": "aww", "title": "As deep as a lake", "score": 99, "preview": ' + b"[" * 50_000
+    for line in (b"null", b"{}", deep % 1 + b"]" * 50_000 + b"}", b'{"title": {"a": [[]]}, "subreddit": "aww"}'):
+        insert_line(tmp_path / f"posts{suffix}", 1500, line)
+    lines = [one_post(id="1", title="As deep as a lake", score=99), {"subreddit": "aww", "title": '{"a":[[]]}'}, {}, {}]
+    keys = dict.fromkeys(made[0])
+    setup = setup_for(tmp_path, tmp_path / f"posts{suffix}", top_subreddits=60, sfw=False)
+    counts = fetch(setup)
+    read = made + [keys | line for line in lines]
+    assert read_rows(setup.out) == expected(read, setup)
+    assert counts.posts == len(read)
+    assert {rule: count for rule, count in counts.left_out.items() if count} == left_out(read, setup)
+
+
+@pytest.mark.parametrize("suffix", [".csv.gz", ".jsonl.gz"])
+@pytest.mark.parametrize("part", [0, 0.001, 0.1, 0.5])
+def test_a_gzip_file_that_is_damaged(tmp_path: Path, suffix: str, part: float) -> None:
+    path = tmp_path / f"posts{suffix}"
+    WRITERS[suffix](path, posts(seed=5))
+    content = path.read_bytes()
+    place = int(part * len(content))
+    path.write_bytes(content[:place] + b"\xff" * 20 + content[place + 20 :])
+    fails(setup_for(tmp_path, path), InputError, f"{path}: ")
+
+
+def test_a_line_that_a_gzip_file_breaks_off(tmp_path: Path) -> None:
+    path = tmp_path / "posts.jsonl.gz"
+    gzipped(write_ndjson)(path, posts(seed=5))
+    path.write_bytes(path.read_bytes()[:-100])
+    fails(setup_for(tmp_path, path), InputError, str(path))
 
 
 def test_parquet_broken_in_the_middle(tmp_path: Path) -> None:
@@ -258,3 +351,10 @@ def test_mapped_column_that_is_not_there(tmp_path: Path) -> None:
     write_csv(tmp_path / "posts.csv", [one_post()])
     setup = setup_for(tmp_path, tmp_path / "posts.csv", mapping=("title=headline",))
     fails(setup, InputError, "no column 'headline', which --map title= names; it has id, subreddit")
+
+
+def test_no_column_of_a_dump_is_mapped(tmp_path: Path) -> None:
+    (tmp_path / "RS_2019-08.zst").write_bytes(b"")
+    with pytest.raises(UsageError, match=r"--map: .*RS_2019-08\.zst is a dump, whose columns are Reddit's own"):
+        find([str(tmp_path)], names={"title": "headline"})
+    assert [path.name for path in tmp_path.iterdir()] == ["RS_2019-08.zst"]

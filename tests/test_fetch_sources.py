@@ -246,9 +246,9 @@ def test_bigquery_gives_the_titles_that_its_table_has(
 ) -> None:
     posts = reddit_posts(7, 600)
     write_parquet(tmp_path / "posts.parquet", posts)
-    bigquery_emulator.load("2019_09", tmp_path / "posts.parquet")
+    bigquery_emulator.load("2019_08", tmp_path / "posts.parquet", "sources")
     monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", bigquery_emulator.url)
-    table = "--table=fh-bigquery.reddit_posts.2019_09"
+    table = "--table=fh-bigquery.sources.2019_08"
     dry = redditgen("fetch", "--from=bigquery", "--project=someone", table, "--dry-run")
     assert (dry.returncode, dry.stdout) == (0, ""), dry.stderr
     assert not (tmp_path / "data").exists()

@@ -1,6 +1,7 @@
 """The local engine: runs queries with DuckDB over files of posts, without a network."""
 
 import os
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -14,7 +15,7 @@ from redditgen.errors import InputError
 from redditgen.fetch import half_pairs, views
 from redditgen.fetch.bigquery.tables import Tables
 from redditgen.fetch.files import PostsFile
-from redditgen.fetch.headers import complaint
+from redditgen.fetch.headers import complaint, refuse_line
 from redditgen.fetch.query import JUDGED, TABLE
 from redditgen.fetch.translation import DATASET, SCHEMA, matching, translate
 from redditgen.progress import Progress
@@ -28,6 +29,7 @@ _MEMORY = "700MB"  # beyond it DuckDB writes to the temporary folder; Python and
 _THREADS = 8  # the most that get along with that
 # What DuckDB says of a line that is longer than it expects; in CSV it misses the quote that ends a long value.
 _TOO_LONG = ("maximum_object_size", "Maximum line size", "unterminated quote")
+_LINE = re.compile(r" in line ([0-9]+)")
 
 # Its own bar goes to standard output; without one DuckDB does not say how far it is.
 _OPTIONS = "SET TimeZone = 'UTC'; SET enable_progress_bar = true; SET enable_progress_bar_print = false"
@@ -151,7 +153,7 @@ class LocalPosts:
         return True
 
     def _mend(self, message: str) -> bool:
-        number = next((n for n, file in enumerate(self._files) if f'"{file.path}"' in message), None)
+        number = self._culprit(message)
         if number is None or number in self._mended:
             return False
         self._mended[number] = Path(self._folder.name) / f"{number}.ndjson"
@@ -213,12 +215,25 @@ class LocalPosts:
         except (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException) as error:
             raise InputError(f"the query can't be run: {complaint(error)}") from error
         except duckdb.Error as error:
-            raise InputError(f"{self._culprit(str(error))}: can't be read: {complaint(error)}") from error
+            raise self._unreadable(error) from error
 
-    def _culprit(self, message: str) -> str:
-        """The file that DuckDB complains of; all of them where it does not say."""
-        names = [str(file.path) for file in self._files]
-        return next((name for name in names if name in message), ", ".join(names))
+    def _unreadable(self, error: Exception) -> InputError:
+        """Of the file that DuckDB complains of; of all of them where it does not say."""
+        words, number = complaint(error), self._culprit(str(error))
+        if number is None:
+            return InputError(f"{', '.join(str(file.path) for file in self._files)}: can't be read: {words}")
+        path = self._files[number].path
+        if self._files[number].format == "NDJSON" and (line := _LINE.search(str(error))):
+            refuse_line(path, int(line[1]))
+        return InputError(f"{path}: can't be read: {words.replace(str(self._read_path(number)), str(path))}")
+
+    def _culprit(self, message: str) -> int | None:
+        """The file that is named in a message: of a.json and a.json.gz the longer name."""
+        named = {str(self._read_path(number)): number for number in range(len(self._files))}
+        return named.get(max((name for name in named if name in message), key=len, default=""))
+
+    def _read_path(self, number: int) -> Path:
+        return self._mended.get(number, self._files[number].path)
 
     def __enter__(self) -> Self:
         return self

@@ -84,16 +84,23 @@ def find(
     found = itertools.chain.from_iterable(_paths(source) for source in sources)
     # Not resolve(): two links to one file are two months.
     paths = list({path.absolute(): path for path in found}.values())
-    imported = (_imported(path, cache) for path in (_of_months(paths, *months) if months else paths))
+    chosen = _of_months(paths, *months) if months else paths
+    if names and (dumps := [path for path in chosen if _is_dump(path)]):
+        raise UsageError(f"--map: {dumps[0]} is a dump, whose columns are Reddit's own; leave --map out for it")
+    imported = (_imported(path, cache) for path in chosen)
     # A folder holds a dump and what was imported of it.
     return [
         _posts_file(path, names or {}, absent) for path, absent in {path: absent for path, absent in imported}.items()
     ]
 
 
+def _is_dump(path: Path) -> bool:
+    return path.name.lower().endswith(_DUMP)
+
+
 def _imported(path: Path, cache: Path | None) -> tuple[Path, tuple[str, ...]]:
     """A file that can be read as it is, and the columns in which it has nothing."""
-    if not path.name.lower().endswith(_DUMP):
+    if not _is_dump(path):
         return path, ()
     from redditgen.fetch.dumps import import_dump
 

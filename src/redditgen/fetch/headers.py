@@ -1,14 +1,17 @@
 """The columns that a file of posts has, found without reading all of it."""
 
+import contextlib
 import csv
 import glob
 import gzip
 import itertools
 import json
 import re
+import zlib
 from collections.abc import Iterable
+from io import TextIOWrapper
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Literal, cast
 
 from redditgen.errors import InputError
 
@@ -18,6 +21,9 @@ _ADVICE = re.compile(r"\n+(?:Possible |Try |Column |LINE |  file = )|\n Try incr
 
 # NDJSON has no header: a column is there if one of the first lines has its key.
 _LINES_LOOKED_AT = 1000
+
+# EOFError: a gzip file that is cut off; zlib.error: one that is damaged.
+_UNREADABLE = (OSError, EOFError, zlib.error)
 
 # Names with DuckDB's types.
 Columns = list[tuple[str, str]]
@@ -33,8 +39,8 @@ def columns(path: Path, format: Format) -> Columns:
     read = {"Parquet": _parquet, "CSV": _csv, "NDJSON": _ndjson}[format]
     try:
         return read(path)
-    # ValueError: what json and the UTF-8 decoder raise; EOFError: a gzip file that is cut off.
-    except (OSError, EOFError, ValueError, RecursionError, csv.Error, duckdb.Error) as error:
+    # ValueError: what the UTF-8 decoder raises.
+    except (*_UNREADABLE, ValueError, csv.Error, duckdb.Error) as error:
         raise InputError(f"{path}: can't be read as {format}: {complaint(error)}") from error
 
 
@@ -54,7 +60,7 @@ def _parquet(path: Path) -> Columns:
 
 
 def _csv(path: Path) -> Columns:
-    with _open_text(path) as file:
+    with TextIOWrapper(_open(path), encoding="utf-8-sig", newline="") as file:
         header = next(csv.reader(file), [])
     if not header:
         raise InputError(f"{path}: empty: no header line; the first line must name the columns subreddit and title")
@@ -63,7 +69,7 @@ def _csv(path: Path) -> Columns:
 
 def _ndjson(path: Path) -> Columns:
     keys: dict[str, None] = {}
-    with _open_text(path) as file:
+    with _open(path) as file:
         for number, line in enumerate(itertools.islice(file, _LINES_LOOKED_AT), start=1):
             keys |= dict.fromkeys(_keys(line, f"{path}: line {number}"))
     if not keys:
@@ -75,16 +81,32 @@ def _text(names: Iterable[str]) -> Columns:
     return [(name, "VARCHAR") for name in names]
 
 
-def _keys(line: str, where: str) -> Iterable[str]:
+def refuse_line(path: Path, near: int) -> None:
+    """Raise InputError for the line of NDJSON that is no post, near the one that DuckDB names, if there is one.
+
+    DuckDB does not count blank lines, and where a line is no JSON it names the one behind.
+    """
+    with contextlib.suppress(*_UNREADABLE), _open(path) as file:
+        filled = ((number, line) for number, line in enumerate(file, start=1) if line.strip())
+        for number, line in itertools.islice(filled, max(0, near - 2), near):
+            _keys(line, f"{path}: line {number}")
+
+
+def _keys(line: bytes, where: str) -> Iterable[str]:
     try:
-        post = json.loads(line) if line.strip() else {}
+        post = json.loads(line.rstrip(b"\r\n").decode("utf-8-sig")) if line.strip() else {}
     except json.JSONDecodeError as error:
-        raise InputError(f"{where}: not JSON: {error.msg} at character {error.pos}; mend or delete it") from error
+        what = error.msg.removesuffix(" at")
+        raise InputError(f"{where}: not JSON: {what} at character {error.pos}; mend or delete it") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{where}: not UTF-8 at byte {error.start}; mend or delete it") from error
+    except RecursionError as error:
+        raise InputError(f"{where}: nested too deep to be read; mend or delete it") from error
     if not isinstance(post, dict):
         raise InputError(f"{where}: not a JSON object; NDJSON has one post a line, as an object")
     return post
 
 
-def _open_text(path: Path) -> IO[str]:
+def _open(path: Path) -> IO[bytes]:
     opener = gzip.open if path.name.lower().endswith(".gz") else open
-    return opener(path, "rt", encoding="utf-8-sig", newline="")
+    return cast(IO[bytes], opener(path, "rb"))
