@@ -6,8 +6,8 @@
 
 --reference is the report's encoder as a file; it runs as it is, on today's spaCy and ray. `nlp.pipe` is the loop that
 the documentation of spaCy shows, on all components, in one process and in as many as there are cores, each with its
-share of the titles. Memory is the sum of the proportional set sizes of a peer's processes, sampled; for redditgen the
-largest resident size of its first process and of its largest worker stand beside it.
+share of the titles and one thread, which is the fastest. Memory is the sum of the proportional set sizes of a peer's
+processes, sampled; the largest resident size of its first process and of its largest other one stand beside it.
 """
 
 import argparse
@@ -113,7 +113,11 @@ def kilobytes(pid: int, file: str, field: str) -> int:
 def measure(peer: str, titles: int, *commands: Sequence[str | Path]) -> Measured:
     """Run commands at once, each in a process of its own, until all have ended."""
     started = time.monotonic()
-    processes = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for command in commands]
+    threads = {"OMP_NUM_THREADS": "1"} if peer in (ONE_PIPE, PIPES) else {}
+    processes = [
+        subprocess.Popen(command, env=os.environ | threads, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        for command in commands
+    ]
     watch = Watch(processes)
     watch.start()
     for process in processes:
