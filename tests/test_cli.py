@@ -220,3 +220,24 @@ def test_a_reader_that_has_seen_enough_is_no_error_to_speak_of(tmp_path: Path, e
         assert process.stdout.readline() == "A nap\n"
         process.stdout.close()
         assert process.stderr.read() == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_encode_says_how_it_goes_on(tmp_path: Path, number: signal.Signals) -> None:
+    titles = tmp_path / "titles.csv"
+    titles.write_text("subreddit,title,tags\n" + "".join(f"a,Title {n},x\n" for n in range(400_000)))
+    command = [sys.executable, "-m", "redditgen", "encode", titles, "--keywords-field", "tags"]
+    state = tmp_path / ".titles_encoded.txt.partial/state.json"
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while not state.exists():
+            time.sleep(0.05)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.splitlines() == [
+        f"{titles.with_name('titles_encoded.txt')}: not whole yet; the same command goes on with it",
+        "redditgen: interrupted",
+    ]
+    assert subprocess.run(command).returncode == 0
+    assert (tmp_path / "titles_encoded.txt").read_bytes().count(b"\n") == 1_200_000

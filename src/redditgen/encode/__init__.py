@@ -6,8 +6,8 @@ import os
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator
+from contextlib import closing
 from dataclasses import asdict
-from importlib.metadata import version
 from itertools import groupby, islice
 from operator import itemgetter
 from pathlib import Path
@@ -17,9 +17,10 @@ from typing import Any
 from redditgen import __version__
 from redditgen.encode import batches, reading
 from redditgen.encode.reading import Row
-from redditgen.encode.spacy_keywords import installed_model
+from redditgen.encode.spacy_keywords import versions
 from redditgen.encode.workers import encoded_by_ray, encoded_here
 from redditgen.errors import InputError
+from redditgen.interrupts import ended_like_ctrl_c
 from redditgen.keywords import normalise
 from redditgen.output import refuse_existing, sha256, write_sidecar
 from redditgen.partial import Partial, partial
@@ -41,18 +42,19 @@ def encode(settings: EncodeSettings) -> dict[str, int]:
     """
     refuse_existing(settings.output, settings.overwrite)
     started = time.monotonic()
-    versions = _versions(settings)
+    of_spacy = versions(settings)
     only = _listed(settings.keywords_list)
     counts: Counter[str] = Counter()
     with (
+        ended_like_ctrl_c(),
         table(settings.input, made_by="`redditgen fetch` makes one, or name a CSV of your own") as titles,
-        partial(settings.outputs, _made_of(settings, versions), overwrite=settings.overwrite) as output,
+        partial(settings.outputs, _made_of(settings, of_spacy), overwrite=settings.overwrite) as output,
     ):
         if not output.is_whole:
             _write(output, reading.rows(titles, settings, counts), settings, only, counts)
         counts = Counter(output.facts)
     for path in settings.outputs:
-        write_sidecar(path, settings, inputs=[settings.input], counts=counts, versions=versions)
+        write_sidecar(path, settings, inputs=[settings.input], counts=counts, versions=of_spacy)
     _log.info("%s: %s", settings.output, _summary(counts, time.monotonic() - started))
     return dict(counts)
 
@@ -69,8 +71,10 @@ def _write(
     if output.steps:
         _log.info("%s: goes on behind %d records of an interrupted run", settings.output, counts["records"])
     jobs = batches.jobs(itertools.chain(head, rows), done=output.steps)
-    encoded = encoded_by_ray(jobs, settings, only, count) if count != 1 else encoded_here(jobs, settings, only)
-    with Progress("encode", unit="titles", done=counts["records"] // settings.copies) as progress:
+    is_here = count == 1 and not settings.ray_address
+    lines_of = encoded_here(jobs, settings, only) if is_here else encoded_by_ray(jobs, settings, only, count)
+    progress = Progress("encode", unit="titles", done=counts["records"] // settings.copies)
+    with closing(lines_of) as encoded, progress:
         for window, of_window in groupby(encoded, key=itemgetter(0)):
             lines = []
             for _, of_batch in of_window:
@@ -90,20 +94,11 @@ def _summary(counts: Counter[str], seconds: float) -> str:
     )
 
 
-def _versions(settings: EncodeSettings) -> dict[str, str]:
-    """Of what the keywords depend on."""
-    if settings.keywords_field:
-        return {}
-    model = installed_model(settings.spacy_model)
-    in_a_folder = Path(model).is_dir()
-    return {"spacy": version("spacy")} | ({} if in_a_folder else {model: version(model)})
-
-
-def _made_of(settings: EncodeSettings, versions: dict[str, str]) -> dict[str, Any]:
+def _made_of(settings: EncodeSettings, of_spacy: dict[str, str]) -> dict[str, Any]:
     """What the bytes of the output depend on."""
     asked = {name: value for name, value in asdict(settings).items() if name not in _NOT_IN_THE_FILE}
     files = [settings.input, *filter(None, [settings.keywords_list])]
-    return {"redditgen": __version__, "settings": asked, "files": [sha256(path) for path in files], **versions}
+    return {"redditgen": __version__, "settings": asked, "files": [sha256(path) for path in files], **of_spacy}
 
 
 def _listed(path: Path | None) -> frozenset[str] | None:

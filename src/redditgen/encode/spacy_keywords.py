@@ -1,8 +1,11 @@
 """Keywords of many texts with a spaCy model."""
 
 import logging
-from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
     from spacy.language import Language
 
 _NOT_NEEDED = ["senter", "entity_linker", "textcat", "textcat_multilabel", "spancat"]
+_NOT_FOR_LEMMAS = ("parser", "ner")
 _PARSED_AT_ONCE = 20_000  # characters, longest text times texts; more is no faster and takes more memory
 _LOOKED_THROUGH = 50_000  # characters of a text; Reddit's have up to 40,000, and the parser takes 1 GB for 100,000
 
@@ -41,18 +45,54 @@ def finder(settings: EncodeSettings) -> Find:
     return find
 
 
-def _loaded(model: str) -> "Language":
-    import spacy
-    from thinc.api import get_current_ops, set_current_ops
+def words_finder(model: str) -> Callable[[Sequence[str]], list[list[frozenset[str]]]]:
+    """A function from texts to their words, each with its forms: as it is written and by its lemma, in lower case.
+
+    Raises RedditgenError as `finder` does.
+    """
+    nlp = _loaded(installed_model(model), without=_NOT_FOR_LEMMAS)
+
+    def find(texts: Sequence[str]) -> list[list[frozenset[str]]]:
+        from threadpoolctl import threadpool_limits
+
+        with threadpool_limits(1, user_api="blas"), nlp.memory_zone():
+            docs = nlp.pipe(plain_quotes(text[:_LOOKED_THROUGH]) for text in texts)
+            return [[frozenset({token.text.casefold(), token.lemma_.casefold()}) for token in doc] for doc in docs]
+
+    return find
+
+
+def _loaded(model: str, without: Sequence[str] = ()) -> "Language":
+    with _without_torch(model):
+        import spacy
+        from thinc.api import get_current_ops, set_current_ops
 
     before = get_current_ops()
     set_current_ops(_ops())
     try:
-        return spacy.load(model, exclude=_NOT_NEEDED)
+        return spacy.load(model, exclude=[*_NOT_NEEDED, *without])
     except (OSError, ValueError, ImportError) as error:
         raise InputError(f"spaCy model '{model}' can't be loaded: {error}") from error
     finally:
         set_current_ops(before)
+
+
+@contextmanager
+def _without_torch(model: str) -> Iterator[None]:
+    """spaCy imports torch where it can, which takes longer than all else, and which only a transformer needs."""
+    try:
+        needs_more = any(re.split(r"[^\w-]", asked)[0] != "spacy" for asked in requires(model) or ())
+    except (PackageNotFoundError, ValueError):
+        needs_more = True
+    modules: dict[str, Any] = sys.modules
+    if needs_more or "torch" in modules:
+        yield
+        return
+    modules["torch"] = None  # as if it were not installed
+    try:
+        yield
+    finally:
+        del modules["torch"]
 
 
 def _ops() -> Any:
@@ -66,6 +106,15 @@ def _ops() -> Any:
     ops = NumpyOps()
     ops.gemm = gemm
     return ops
+
+
+def versions(settings: EncodeSettings) -> dict[str, str]:
+    """Of what the keywords depend on; raises MissingError where the model is not there."""
+    if settings.keywords_field:
+        return {}
+    model = installed_model(settings.spacy_model)
+    in_a_folder = Path(model).is_dir()
+    return {"spacy": version("spacy")} | ({} if in_a_folder else {model: version(model)})
 
 
 def installed_model(name: str) -> str:
