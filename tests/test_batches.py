@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from redditgen.gpt2.batches import IGNORED, POOL, Sequences, batches, padded
+from redditgen.gpt2.batches import IGNORED, POOL, Sequences, batches, in_title, padded, pools
 
 rows = st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=6), min_size=1, max_size=30)
 
@@ -14,8 +14,35 @@ def test_sequences_hold_the_rows_they_are_made_of(rows: list[list[int]]) -> None
     assert sequences.lengths.tolist() == [len(row) for row in rows]
 
 
+@given(st.lists(st.lists(st.lists(st.integers(0, 9), max_size=6), max_size=5), max_size=4))
+def test_joined_sequences_are_those_of_all_their_rows(parts: list[list[list[int]]]) -> None:
+    joined, whole = (
+        Sequences.joined([Sequences.of(part) for part in parts]),
+        Sequences.of([row for part in parts for row in part]),
+    )
+    assert joined.ids.tolist() == whole.ids.tolist()
+    assert joined.starts.tolist() == whole.starts.tolist()
+    assert (joined.ids.dtype, joined.starts.dtype) == (whole.ids.dtype, whole.starts.dtype)
+
+
+@given(rows, st.data())
+def test_taken_sequences_are_those_of_their_numbers(rows: list[list[int]], data: st.DataObject) -> None:
+    numbers = data.draw(st.lists(st.integers(0, len(rows) - 1), max_size=9))
+    taken = Sequences.of(rows).take(np.array(numbers, dtype=np.int64))
+    assert [taken[index].tolist() for index in range(len(taken))] == [rows[number] for number in numbers]
+
+
+@given(st.integers(0, 5000), st.integers(1, 8), st.integers(0, 5))
+def test_the_pools_of_an_epoch_hold_every_number_once(count: int, size: int, seed: int) -> None:
+    made = pools(count, size, np.random.default_rng(seed))
+    assert sorted(number for pool in made for number in pool.tolist()) == list(range(count))
+    assert [len(pool) for pool in made[:-1]] == [POOL * size] * (len(made) - 1)
+    again = pools(count, size, np.random.default_rng(seed))
+    assert [pool.tolist() for pool in made] == [pool.tolist() for pool in again]
+
+
 @given(rows, st.integers(1, 8), st.integers(0, 5))
-def test_an_epoch_holds_every_sequence_once(rows: list[list[int]], size: int, seed: int) -> None:
+def test_a_pool_holds_every_sequence_once(rows: list[list[int]], size: int, seed: int) -> None:
     lengths = Sequences.of(rows).lengths
     made = batches(lengths, size, np.random.default_rng(seed))
     assert sorted(index for batch in made for index in batch.tolist()) == list(range(len(rows)))
@@ -27,7 +54,7 @@ def test_an_epoch_holds_every_sequence_once(rows: list[list[int]], size: int, se
 def test_a_batch_holds_sequences_of_similar_length_and_their_order_is_random() -> None:
     lengths = np.random.default_rng(0).permutation(POOL * 4).astype(np.int64)
     made = batches(lengths, 4, np.random.default_rng(0))
-    assert all(np.ptp(lengths[batch]) == 3 for batch in made)  # one pool, so four neighbours each
+    assert all(np.ptp(lengths[batch]) == 3 for batch in made)  # four neighbours each
     shortest = [int(lengths[batch].min()) for batch in made]
     assert shortest != sorted(shortest)
     other = batches(lengths, 4, np.random.default_rng(1))
@@ -47,3 +74,9 @@ def test_every_pad_is_a_token_and_every_next_token_a_target(rows: list[list[int]
     inputs, targets = padded(Sequences.of(rows), np.arange(len(rows)))
     assert inputs.min() >= 0 if inputs.numel() else True
     assert [[t for t in row if t != IGNORED] for row in targets.tolist()] == [row[1:] for row in rows]
+
+
+def test_a_target_is_in_the_title_if_its_own_token_is() -> None:
+    _, targets = padded(Sequences.of([[1, 2, 3, 4, 5], [1, 2, 3], [1, 2]]), np.arange(3))
+    found = in_title(targets, np.array([2, 1, 2], np.int32), np.array([4, 3, 2], np.int32))
+    assert targets.masked_fill(~found, 0).tolist() == [[0, 3, 4, 0], [2, 3, 0, 0], [0, 0, 0, 0]]

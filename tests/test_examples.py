@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from redditgen.gpt2.examples import examples, is_held_out, prompt_ids
+from redditgen.draws import Undrawn
+from redditgen.gpt2.examples import DynamicExamples, examples, prompt_ids
 from redditgen.gpt2.rundir import COMPACT, LITERAL, NO_RECORDS
 from redditgen.gpt2.tokenizer import Tokenizer, train
 from redditgen.markup import END, START, Record, build, prompt, sections_text
@@ -85,6 +88,50 @@ def test_a_record_that_just_fits_is_not_cut(tokenizer: Tokenizer) -> None:
     assert [examples([CAT], tokenizer, COMPACT, context).cut for context in (length, length - 1)] == [0, 1]
 
 
+def where_the_title_is(record: Record, tokenizer: Tokenizer) -> tuple[int, int]:
+    """Of a compact record, by the characters of every token."""
+    [encoding] = tokenizer.encode([sections_text(record)])
+    before = len(sections_text(replace(record, title="", body=None))) if record.marked else 0
+    if record.title is None and record.marked:
+        before = len(sections_text(replace(record, body=None)))
+    behind = len(sections_text(replace(record, body=None if record.body is None else "")))
+    ends = 1 if record.body is None else 0
+    starts = sum(end <= before for _, end in encoding.offsets)
+    return 1 + starts, 1 + sum(start < behind for start, _ in encoding.offsets) + ends
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(records, min_size=1, max_size=4))
+def test_a_title_is_where_its_characters_are(tokenizer: Tokenizer, some: list[Record]) -> None:
+    made = examples(some, tokenizer, COMPACT, context=10_000)
+    wanted = [where_the_title_is(record, tokenizer) for record in some]
+    assert list(zip(made.title_starts.tolist(), made.title_ends.tolist(), strict=True)) == wanted
+
+
+def test_a_pool_of_examples_is_those_of_its_numbers_in_every_epoch(tokenizer: Tokenizer) -> None:
+    titles = [Record(title=f"{number} " * number) for number in range(6)]
+    wanted = examples([titles[4], titles[0], titles[5]], tokenizer, COMPACT, context=100)
+    for epoch in (0, 3):
+        made = examples(titles, tokenizer, COMPACT, context=100).pool(epoch, np.array([4, 0, 5]))
+        assert made.sequences.ids.tolist() == wanted.sequences.ids.tolist()
+        assert made.sequences.starts.tolist() == wanted.sequences.starts.tolist()
+        for name in ("title_starts", "title_ends", "title_chars"):
+            assert getattr(made, name).tolist() == getattr(wanted, name).tolist()
+
+
+def test_dynamic_records_that_some_draw_makes_too_long_are_counted(tokenizer: Tokenizer) -> None:
+    fits, long, undrawn = Record(title="a" * 30), Record(title="b" * 80), Undrawn(keywords="c" * 60 + " d", title="e")
+    some: list[Record] = [fits, long, undrawn, Undrawn(keywords="f g h", title="e")]
+
+    def dynamic(most: int) -> DynamicExamples:
+        return DynamicExamples(some, tokenizer, COMPACT, context=50, seed=0, least=0, most=most)
+
+    assert [dynamic(most).too_long() for most in (0, 1, 3)] == [1, 2, 2]
+    drawn = [dynamic(1).pool(epoch, range(4)) for epoch in range(50)]
+    assert {made.cut for made in drawn} == {1, 2}
+    assert max(int(made.sequences.lengths.max()) for made in drawn) == 50
+
+
 def test_records_stay_in_order_beyond_those_tokenized_at_once(tokenizer: Tokenizer) -> None:
     many = [Record(title=str(number)) for number in range(10_000)]
     made = examples(iter(many), tokenizer, COMPACT, context=100)
@@ -133,19 +180,3 @@ def test_a_title_without_marks_is_measured_with_the_token_that_ends_it(
     ids, (start,), (end,) = made.sequences[0].tolist(), made.title_starts, made.title_ends
     assert (tokenizer.decode(ids[start:end]), end) == ("My cat" + END, len(ids))
     assert made.title_chars.tolist() == [6]
-
-
-def test_titles_are_held_out_by_their_text_and_the_seed() -> None:
-    titles = [f"title {number}" for number in range(2000)]
-    held_out = {title for title in titles if is_held_out(title, 0.1, seed=0)}
-    assert 150 < len(held_out) < 250
-    assert held_out == {title for title in reversed(titles) if is_held_out(title, 0.1, seed=0)}
-    assert held_out < {title for title in titles if is_held_out(title, 0.2, seed=0)}
-    other = {title for title in titles if is_held_out(title, 0.1, seed=1)}
-    assert len(held_out & other) < 60
-    assert not any(is_held_out(title, 0.0, seed=0) for title in titles)
-    assert np.mean([is_held_out(title, 0.999, seed=0) for title in titles]) > 0.99
-
-
-def test_any_title_is_held_out_or_not() -> None:
-    assert {is_held_out(title, 0.5, 0) for title in ("", "\ud800", "🎉", "a" * 10_000)} <= {True, False}

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-POOL = 64  # batches that are sorted by length together
+POOL = 256  # batches that are sorted by length together: with 32 titles each, 3% of what is computed is padding
 IGNORED = -100  # a target that counts for nothing
 
 
@@ -30,6 +30,17 @@ class Sequences:
         np.cumsum([len(row) for row in rows], out=starts[1:])
         return cls(np.fromiter((token for row in rows for token in row), dtype=np.int32, count=starts[-1]), starts)
 
+    @classmethod
+    def joined(cls, parts: "list[Sequences]") -> "Sequences":
+        lengths = np.concatenate([np.zeros(1, np.int64), *(part.lengths for part in parts)])
+        return cls(np.concatenate([np.zeros(0, np.int32), *(part.ids for part in parts)]), np.cumsum(lengths))
+
+    def take(self, numbers: "NDArray[np.int64]") -> "Sequences":
+        """Those of these numbers, in their order."""
+        starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.lengths[numbers])])
+        rows = [self[int(number)] for number in numbers]
+        return Sequences(np.concatenate([np.zeros(0, np.int32), *rows]), starts)
+
     def __len__(self) -> int:
         return len(self.starts) - 1
 
@@ -41,14 +52,17 @@ class Sequences:
         return np.diff(self.starts)
 
 
+def pools(count: int, size: int, generator: np.random.Generator) -> "list[NDArray[np.int64]]":
+    """One epoch of `count` sequences in random order, in pools of POOL batches of `size`, the last one shorter."""
+    order = generator.permutation(count)
+    return [order[at : at + POOL * size] for at in range(0, count, POOL * size)]
+
+
 def batches(lengths: "NDArray[np.int64]", size: int, generator: np.random.Generator) -> "list[NDArray[np.int64]]":
-    """One epoch: every sequence once, in batches of `size` indices of similar length, in random order."""
-    order = generator.permutation(len(lengths))
-    cut: list[NDArray[np.int64]] = []
-    for start in range(0, len(order), POOL * size):
-        pool = order[start : start + POOL * size]
-        pool = pool[np.argsort(lengths[pool], kind="stable")]
-        cut += [pool[at : at + size] for at in range(0, len(pool), size)]
+    """One pool: every sequence once, in batches of `size` indices of similar length, in random order."""
+    by_length = generator.permutation(len(lengths))
+    by_length = by_length[np.argsort(lengths[by_length], kind="stable")]
+    cut = [by_length[at : at + size] for at in range(0, len(by_length), size)]
     return [cut[index] for index in generator.permutation(len(cut))]
 
 
@@ -63,3 +77,11 @@ def padded(sequences: Sequences, indices: "NDArray[np.int64]") -> tuple["torch.T
         block[row, : len(tokens)] = tokens
     tensor = torch.from_numpy(block)
     return tensor[:, :-1].clamp(min=0), tensor[:, 1:]
+
+
+def in_title(targets: "torch.Tensor", starts: "NDArray[np.int32]", ends: "NDArray[np.int32]") -> "torch.Tensor":
+    """Which targets are tokens [start, end) of their row; target j is token j + 1."""
+    import torch
+
+    places = torch.arange(1, targets.shape[1] + 1)[None, :]
+    return (places >= torch.from_numpy(starts)[:, None]) & (places < torch.from_numpy(ends)[:, None])

@@ -1,0 +1,208 @@
+"""What a run learns from: files of records or of plain text, tokenized, and split into what is trained on and held out.
+
+Each file is what it looks like: text with records in it, a CSV of one column, JSONL of sections, gpt-2-simple's `.npz`
+of tokens, or else plain text. Records are learned one by one. Plain text is one stream; gpt-2-simple takes records as
+such a stream too.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+
+from redditgen.dataset.sources import MADE_BY, files, has_records, is_dynamic, records_of
+from redditgen.dataset.streams import chunks, streams
+from redditgen.draws import Undrawn
+from redditgen.errors import InputError, UsageError
+from redditgen.gpt2.examples import DynamicExamples, Examples, examples
+from redditgen.gpt2.rundir import NO_RECORDS, Mark
+from redditgen.gpt2.tokenizer import Tokenizer
+from redditgen.gpt2.windows import Stream
+from redditgen.markup import SECTIONS, Record
+from redditgen.settings import FinetuneSettings
+from redditgen.splits import is_held_out
+
+__all__ = ["HELD_OUT_AT_MOST", "Dataset", "chunks", "files", "read", "titles"]
+
+HELD_OUT_AT_MOST = 2000  # records measured
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Tokens to train on, by record or as a stream, held-out records, and the mark of a run that learns from them."""
+
+    train: Examples | DynamicExamples | Stream
+    held_out: Examples
+    mark: Mark
+
+
+def read(settings: FinetuneSettings, mark: Mark, tokenizer: Tokenizer, context: int) -> Dataset:
+    """Read the settings' dataset for a run of this mark and a model of `context` tokens.
+
+    Raises MissingError or InputError naming the file, and UsageError where the run learned from another kind of text.
+    """
+    paths = _training_files(settings)
+    are_plain = [not has_records(path, tokenizer) for path in paths]
+    if any(are_plain) and not all(are_plain):
+        plain, other = paths[are_plain.index(True)], paths[are_plain.index(False)]
+        raise InputError(f"{settings.dataset}: {other} holds records and {plain} none; finetune on them one by one")
+    if mark.sections is not None and all(are_plain) != (mark.record_tokens == NO_RECORDS):
+        other_kind = "plain text" if all(are_plain) else "records"
+        raise UsageError(f"{settings.dataset}: is {other_kind}, which run {settings.run} never saw; start another run")
+    if all(are_plain):
+        return _of_plain_text(settings, paths, mark, tokenizer, context)
+    return _of_records(settings, paths, mark, tokenizer, context)
+
+
+def titles(settings: FinetuneSettings, tokenizer: Tokenizer) -> Iterator[str]:
+    """The titles of all records, the held-out ones too; none of plain text."""
+    for path in dict.fromkeys([*files(settings.dataset), *(files(settings.val) if settings.val else ())]):
+        if has_records(path, tokenizer):
+            yield from (record.title for record in records_of(path, tokenizer) if record.title)
+
+
+def _training_files(settings: FinetuneSettings) -> list[Path]:
+    """The dataset's files but that of the held-out records, which may stand in the same folder."""
+    paths = files(settings.dataset)
+    if settings.val is None:
+        return paths
+    held_out = {path.resolve() for path in files(settings.val)}
+    others = [path for path in paths if path.resolve() not in held_out]
+    if not others:
+        raise UsageError(f"--val: {settings.val} is the dataset itself; name another file, or leave it out")
+    return others
+
+
+def _of_plain_text(
+    settings: FinetuneSettings, paths: list[Path], mark: Mark, tokenizer: Tokenizer, context: int
+) -> Dataset:
+    if settings.val:
+        raise UsageError(f"--val: {settings.dataset} is plain text, whose end is held out; use --val-fraction")
+    if settings.loss_on == "title":
+        raise UsageError(f"--loss-on title: {settings.dataset} is plain text, which has no titles; leave it out")
+    _refuse_draws(settings)
+    _log.warning("%s: holds no record, so it is learned as plain text", settings.dataset)
+    window = min(settings.window, context)
+    train, held_out = streams(settings, paths, tokenizer, window, at_most=HELD_OUT_AT_MOST)
+    return Dataset(train, held_out, replace(mark, record_tokens=NO_RECORDS, sections=()))
+
+
+def _of_records(
+    settings: FinetuneSettings, paths: list[Path], mark: Mark, tokenizer: Tokenizer, context: int
+) -> Dataset:
+    parts = _Parts(settings, mark, tokenizer)
+    kept = parts.kept(record for path in paths for record in records_of(path, tokenizer))
+    train: Examples | DynamicExamples
+    if any(map(is_dynamic, paths)):
+        records = tuple(kept)
+        train = DynamicExamples(records, tokenizer, mark.record_tokens, context, settings.seed, *settings.draws)
+    else:
+        _refuse_draws(settings)
+        train = examples(kept, tokenizer, mark.record_tokens, context)
+    parts.check(len(train))
+    _warn_of_long(settings, train, context)
+    return Dataset(train, examples(parts.held_out, tokenizer, mark.record_tokens, context), parts.mark())
+
+
+class _Parts:
+    """Records parted into those to train on and those held out, and counted, while they are read."""
+
+    def __init__(self, settings: FinetuneSettings, mark: Mark, tokenizer: Tokenizer) -> None:
+        self.held_out: list[Record] = []  # the first of them, with one draw of keywords
+        self._settings, self._mark = settings, mark
+        self._counts: Counter[str] = Counter()
+        self._sections = set(mark.sections or ())
+        self._categories: Counter[str] = Counter()
+        self._fraction = 0.0 if settings.val else settings.val_fraction
+        self._texts = frozenset(self._all_of(settings.val, tokenizer) if settings.val else ())
+
+    def kept(self, records: Iterable[Record]) -> Iterator[Record]:
+        """The records to train on."""
+        for record in records:
+            self._sections |= {name for name in SECTIONS if record.marked and getattr(record, name) is not None}
+            if record.category is not None:
+                self._categories[record.category] += 1
+            if self._is_kept(record):
+                yield record
+
+    def _is_kept(self, record: Record) -> bool:
+        text = _text(record)
+        if text and text in self._texts:
+            self._counts["in both"] += 1
+            return False
+        if is_held_out(text, self._fraction, self._settings.seed):
+            self._hold_out(record)
+            return False
+        if record.title is None and self._settings.loss_on == "title":
+            self._counts["without title"] += 1
+            return False
+        return True
+
+    def _all_of(self, path: Path, tokenizer: Tokenizer) -> Iterator[str]:
+        """The texts of the records of --val, each of which is held out."""
+        for file in files(path):
+            if not has_records(file, tokenizer):
+                raise InputError(f"{file}: holds no record to measure on (--val); {MADE_BY}")
+            for record in records_of(file, tokenizer):
+                self._hold_out(record)
+                yield _text(record)
+
+    def _hold_out(self, record: Record) -> None:
+        number = self._counts["held out"]
+        self._counts["held out"] += 1
+        if number >= HELD_OUT_AT_MOST:
+            return
+        if isinstance(record, Undrawn):
+            record = record.drawn(Random(f"{self._settings.seed} held out {number}"), *self._settings.draws)
+        self.held_out.append(record)
+
+    def check(self, kept: int) -> None:
+        """Say how many records there are; raises InputError where there are none to train on."""
+        settings, counts = self._settings, self._counts
+        if counts["in both"]:
+            _log.warning(
+                "%s: %d records left out whose titles %s holds too", settings.dataset, counts["in both"], settings.val
+            )
+        if counts["without title"]:
+            _log.warning(
+                "%s: %d records without a title left out (--loss-on)", settings.dataset, counts["without title"]
+            )
+        if not kept:
+            raise InputError(f"{settings.dataset}: {self._why_none()}")
+        if not counts["held out"] and settings.val_fraction:
+            _log.warning("%s: too few titles to hold any out, so no held-out loss is measured", settings.dataset)
+        _log.info("%s: %d records to train on, %d held out", settings.dataset, kept, counts["held out"])
+
+    def _why_none(self) -> str:
+        if self._counts["without title"]:
+            return "holds no title to learn; leave out --loss-on title"
+        if self._settings.val:
+            return "every title stands in --val too and none is left to train on; name another file"
+        return "every title is held out and none left to train on; lower --val-fraction"
+
+    def mark(self) -> Mark:
+        in_order = tuple(name for name in SECTIONS if name in self._sections)
+        return replace(self._mark, sections=in_order, categories=self._mark.categories | self._categories)
+
+
+def _text(record: Record) -> str:
+    """What decides on which side a record stands."""
+    return (record.body if record.title is None else record.title) or ""
+
+
+def _refuse_draws(settings: FinetuneSettings) -> None:
+    for flag, given in (("--min-keywords", settings.min_keywords), ("--max-keywords", settings.max_keywords)):
+        if given is not None:
+            raise UsageError(
+                f"{flag}: {settings.dataset} was not made by encode --dynamic, so nothing is drawn from it"
+            )
+
+
+def _warn_of_long(settings: FinetuneSettings, train: Examples | DynamicExamples, context: int) -> None:
+    cut = train.cut if isinstance(train, Examples) else train.too_long()
+    if cut:
+        _log.warning("%s: %d records are longer than %d tokens and were cut", settings.dataset, cut, context)

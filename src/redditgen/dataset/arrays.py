@@ -1,0 +1,37 @@
+"""Token arrays of a `.npz`, as gpt-2-simple's encode_dataset and `redditgen tokenize` write it."""
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from redditgen.errors import InputError
+from redditgen.gpt2.tokenizer import Tokenizer
+from redditgen.markup import END, START
+
+
+def arrays(path: Path, tokenizer: Tokenizer) -> list[np.ndarray]:
+    try:
+        if not zipfile.is_zipfile(path):
+            raise ValueError("no whole zip archive")
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            chunks = [np.asarray(archive[name]) for name in archive.files]
+    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"{path}: is no .npz of token arrays ({error}); make it with: redditgen tokenize") from error
+    if not chunks or not all(_are_tokens(chunk, len(tokenizer)) for chunk in chunks):
+        raise InputError(f"{path}: holds no tokens of this model; tokenize the text with the same --model")
+    return [chunk.astype(np.int32) for chunk in chunks]
+
+
+def _are_tokens(chunk: np.ndarray, vocabulary: int) -> bool:
+    is_list = np.issubdtype(chunk.dtype, np.integer) and chunk.ndim == 1 and len(chunk) > 0
+    return bool(is_list and 0 <= chunk.min() <= chunk.max() < vocabulary)
+
+
+def written_out(chunk: np.ndarray, tokenizer: Tokenizer) -> str:
+    """Tokens as text; records in compact tokens, which stand between end tokens, get both of theirs back."""
+    text = tokenizer.decode(chunk.tolist())
+    if tokenizer.end not in chunk:
+        return text
+    return "".join(f"{START}{piece}{END}" for piece in text.split(END) if piece)

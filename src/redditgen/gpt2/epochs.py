@@ -1,0 +1,46 @@
+"""The batches of a training on records, one after another, through as many epochs as are asked for.
+
+What is in a batch follows from the seed and the batch's number alone, so a training that goes on gets those it would
+have got.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from redditgen.gpt2.batches import IGNORED, POOL, batches, in_title, padded, pools
+from redditgen.gpt2.examples import DynamicExamples, Examples
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
+    Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+def batches_from(
+    number: int, data: Examples | DynamicExamples, size: int, seed: int, *, titles_alone: bool
+) -> "Iterator[Batch]":
+    """Inputs and targets from the batch of this number, counted from 0, on; never ends.
+
+    With `titles_alone` only the tokens of a title and of its end are targets that count.
+    """
+    epoch, number = divmod(number, -(-len(data) // size))
+    while True:
+        first, done = divmod(number, POOL)
+        order = pools(len(data), size, np.random.default_rng([seed, epoch]))
+        for place, numbers in enumerate(order[first:], start=first):
+            pool = data.pool(epoch, numbers)
+            cut = batches(pool.sequences.lengths, size, np.random.default_rng([seed, epoch, place]))
+            yield from (_tensors(pool, indices, titles_alone) for indices in cut[done:])
+            done = 0
+        epoch, number = epoch + 1, 0
+
+
+def _tensors(pool: Examples, indices: "NDArray[np.int64]", titles_alone: bool) -> "Batch":
+    inputs, targets = padded(pool.sequences, indices)
+    if titles_alone:
+        counts = in_title(targets, pool.title_starts[indices], pool.title_ends[indices])
+        targets = targets.masked_fill(~counts, IGNORED)
+    return inputs, targets
