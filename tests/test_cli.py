@@ -227,7 +227,7 @@ def test_a_reader_that_has_seen_enough_is_no_error_to_speak_of(tmp_path: Path, e
 def test_an_interrupted_encode_says_how_it_goes_on(tmp_path: Path, number: signal.Signals) -> None:
     titles = tmp_path / "titles.csv"
     titles.write_text("subreddit,title,tags\n" + "".join(f"a,Title {n},x\n" for n in range(400_000)))
-    command = [sys.executable, "-m", "redditgen", "encode", titles, "--keywords-field", "tags"]
+    command: list[str | Path] = [sys.executable, "-m", "redditgen", "encode", titles, "--keywords-field", "tags"]
     state = tmp_path / ".titles_encoded.txt.partial/state.json"
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         while not state.exists():

@@ -131,11 +131,11 @@ def test_an_older_step_is_exported(trained: ModelDir, tmp_path: Path) -> None:
     older, newer = trained.tensors(), random_tensors(trained.hparams())
     run.write_step(130, newer, {}, keep=0)
     assert_equal(ModelDir(export(settings_of(run, tmp_path / "new", to="tf"))).tensors(), newer)
-    out = export(settings_of(run, tmp_path / "old", to="tf", step=120))
+    out = export(settings_of(run, tmp_path / "old", to="tf", step="120"))
     assert_equal(ModelDir(out).tensors(), older)
     assert json.loads((out / "redditgen.meta.json").read_text(encoding="utf8"))["step"] == 120
     with pytest.raises(MissingError, match=r"model-7\.index: not there; the run has steps 120, 130"):
-        export(settings_of(run, tmp_path / "none", to="tf", step=7))
+        export(settings_of(run, tmp_path / "none", to="tf", step="7"))
     assert names(tmp_path) == {"run", "new", "old"}
 
 
@@ -205,10 +205,10 @@ def test_a_disk_that_is_full_is_one_line_and_leaves_what_was_there(
     ("options", "message"),
     [
         ({"run": "a", "model": "b"}, "--model: is exported instead of a run"),
-        ({"model": "b", "step": 3}, "--step: base models have none"),
+        ({"model": "b", "step": "3"}, "--step: base models have none"),
         ({"to": "onnx"}, "--to must be hf or ct2 or tf, not 'onnx'"),
         ({"run": "../a"}, "--run must be a plain folder name"),
-        ({"step": -1}, "--step must be 0 or more"),
+        ({"step": "-1"}, "--step must be a number, 0 or more, or best"),
         ({"out": Path()}, "--out must name a folder"),
         ({"out": Path("a/..")}, "--out must name a folder"),
     ],

@@ -16,13 +16,16 @@ from conftest import Settings
 from redditgen.errors import InputError, Interrupted, MissingError, OutputExists, RedditgenError, UsageError
 from redditgen.finetune import finetune
 from redditgen.gpt2 import huggingface
-from redditgen.gpt2.examples import is_held_out
 from redditgen.gpt2.rundir import ModelDir
 from redditgen.markup import END, START, Record, build, parse
 from redditgen.records import records
 from redditgen.settings import FinetuneSettings
+from redditgen.splits import is_held_out
 
-KEYS = ["step", "loss", "val_loss", "val_bits_per_char", "tokens", "seconds", "lr"]
+KEYS = [
+    "step", "loss", "val_loss", "val_bits_per_char", "tokens", "seconds", "lr", "tokens_per_second",
+    "titles_per_second", "memory_bytes",
+]  # fmt: skip
 
 
 def run_of(settings: FinetuneSettings) -> ModelDir:
@@ -48,7 +51,7 @@ def test_a_run_holds_the_files_of_gpt_2_simple_and_a_few_of_ours(finetuning: Set
     settings = finetuning()
     assert finetune(settings) == 6
     run = run_of(settings)
-    assert sorted(content(run.path)) == [
+    assert sorted(name for name in content(run.path) if not name.startswith("events.out.tfevents.")) == [
         "checkpoint", "counter", "encoder.json", "hparams.json", "metrics.jsonl", "model-6.data-00000-of-00001",
         "model-6.index", "optimizer-6.safetensors", "redditgen.json", "vocab.bpe",
     ]  # fmt: skip
@@ -700,6 +703,108 @@ def test_records_longer_than_the_context_are_cut_with_a_warning(
     path.write_text("".join(build(Record(title=f"{number} " + "z" * 200)) for number in range(30)), encoding="utf8")
     assert finetune(finetuning(dataset=path)) == 6
     assert "records are longer than 64 tokens and were cut" in caplog.text
+
+
+@pytest.fixture
+def dynamic(dataset: Path, tmp_path: Path) -> Path:
+    """The titles of the dataset as encode --dynamic writes them."""
+    lines = {
+        record.title: {"category": record.category, "keywords": (record.title or "").split(), "title": record.title}
+        for record in records(dataset)
+    }
+    path = tmp_path / "titles.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines.values()), encoding="utf8")
+    return path
+
+
+@pytest.mark.parametrize("loss_on", ["record", "title"])
+def test_a_run_with_new_keywords_every_epoch_goes_on_as_if_it_had_not_stopped(
+    finetuning: Settings, dynamic: Path, loss_on: str
+) -> None:
+    """It stops in the third of 4 epochs."""
+    settings = finetuning(dataset=dynamic, steps=70, save_every=45, loss_on=loss_on, min_keywords=1)
+    finetune(replace(settings, run="whole"))
+    with pytest.raises(Interrupted):
+        interrupted_at(50, settings)
+    assert finetune(settings) == 70
+    assert learned(run_of(settings)) == learned(run_of(replace(settings, run="whole")))
+
+
+def test_each_epoch_of_a_dynamic_dataset_has_other_keywords(finetuning: Settings, dynamic: Path) -> None:
+    """With steps too small to learn anything, an epoch's loss says what is in it."""
+    settings = finetuning(dataset=dynamic, steps=2, batch_size=1000, learning_rate=1e-12, val_fraction=0.0)
+    finetune(settings)
+    first, second = (line["loss"] for line in metrics(run_of(settings)))
+    assert abs(first - second) > 1e-4
+    finetune(replace(settings, run="none", max_keywords=0))
+    first, second = (line["loss"] for line in metrics(run_of(replace(settings, run="none"))))
+    assert first == pytest.approx(second, rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.tf1
+def test_gpt_2_simple_draws_once(
+    finetuning: Settings, dynamic: Path, tf1_python: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = finetuning(dataset=dynamic, engine="gpt-2-simple", tf1_python=tf1_python, steps=2, window=32)
+    assert finetune(settings) == 2
+    assert "titles.jsonl: gpt-2-simple draws the keywords once, not anew every epoch" in caplog.text
+    assert run_of(settings).mark().sections == ("category", "keywords", "title")
+
+
+def test_with_the_loss_on_titles_only_they_are_learned(finetuning: Settings, dataset: Path) -> None:
+    """The category, a token or two before the title, stays as improbable as it was."""
+    settings = finetuning(steps=60, learning_rate=0.02, batch_size=32, print_every=20)
+    by_title = replace(settings, run="title", loss_on="title")
+    finetune(settings)
+    finetune(by_title)
+    on_record, on_title = metrics(run_of(settings))[-1], metrics(run_of(by_title))[-1]
+    assert on_title["tokens"] < on_record["tokens"]
+    start = metrics(run_of(settings))[0]
+    assert on_title["val_bits_per_char"] < start["val_bits_per_char"] / 3
+    assert on_title["val_loss"] > on_record["val_loss"] * 1.5
+    assert metrics(run_of(by_title))[0]["val_loss"] == start["val_loss"]  # what is measured is the same
+
+
+def test_a_step_without_a_title_in_it_changes_nothing(finetuning: Settings, tmp_path: Path) -> None:
+    """The context ends before the title of the only record."""
+    path = tmp_path / "long.txt"
+    path.write_text(build(Record(category="z" * 100, title="T")), encoding="utf8")
+    settings = finetuning(dataset=path, loss_on="title", steps=2)
+    assert finetune(settings) == 2
+    assert [line["loss"] for line in metrics(run_of(settings))] == [0, 0]
+
+
+def test_titles_of_another_file_are_measured(finetuning: Settings, dataset: Path, tmp_path: Path) -> None:
+    lines = dataset.read_text(encoding="utf8").splitlines(keepends=True)
+    titles = dict.fromkeys((parse(line.strip()) or Record()).title for line in lines)
+    held_out = set(list(titles)[:20])
+    parts: dict[bool, list[str]] = {True: [], False: []}
+    for line in lines:
+        parts[(parse(line.strip()) or Record()).title in held_out].append(line)
+    train, val = tmp_path / "train.txt", tmp_path / "val.txt"
+    train.write_text("".join(parts[False]), encoding="utf8")
+    val.write_text("".join(parts[True]), encoding="utf8")
+    apart, both = finetuning(dataset=train, val=val), finetuning(run="both", val=val)
+    finetune(apart)
+    finetune(both)
+    assert learned(run_of(apart)) == learned(run_of(both))
+    assert metrics(run_of(apart))[-1]["val_loss"] is not None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"loss_on": "body"}, "--loss-on must be record or title, not 'body'"),
+        ({"loss_on": "title", "engine": "gpt-2-simple"}, "--loss-on title: gpt-2-simple learns all of each record"),
+        ({"min_keywords": -1}, "--min-keywords must be 0 or more, not -1"),
+        ({"min_keywords": 4}, "--max-keywords must not be below --min-keywords"),
+        ({"max_keywords": -1}, "--max-keywords must not be below --min-keywords"),
+    ],
+)
+def test_what_can_not_be_learned_is_refused(finetuning: Settings, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        finetuning(**changes)
 
 
 @pytest.mark.parametrize("record_tokens", ["compact", "literal"])

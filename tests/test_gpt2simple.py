@@ -35,7 +35,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.tf1]
 
 PLAIN = Path(__file__).with_name("plain_gpt_2_simple.py")
 PROMPTS = [f"{START}~`cats~^~@", f"{START}~`dogs~^lazy dog~@My", f"{START}~`"]
-GREEDY = GenerateSettings(engine="gpt-2-simple", temperature=0, batch_size=4)
+GREEDY = GenerateSettings(engine="gpt-2-simple", temperature=0, precision="float32", batch_size="4")
 
 Made = Callable[..., FinetuneSettings]
 
@@ -448,7 +448,7 @@ def test_a_generator_that_is_closed_early_ends_the_worker(
     checkpoint_dir: Path, tf1_python: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    settings = replace(GREEDY, tf1_python=tf1_python, batch_size=1)
+    settings = replace(GREEDY, tf1_python=tf1_python, batch_size="1")
     texts = gpt2simple.generate(settings, ModelDir(checkpoint_dir / "trained"), PROMPTS * 10_000, 0)
     assert next(texts).startswith(PROMPTS[0])
     assert workers(ModelDir(tmp_path))

@@ -15,7 +15,7 @@ from conftest import OPENAI
 
 from redditgen import bundled
 from redditgen.finetune import finetune
-from redditgen.gpt2 import sampling
+from redditgen.gpt2 import ctranslate2_model
 from redditgen.gpt2.rundir import ModelDir
 from redditgen.gpt2.tokenizer import Tokenizer
 from redditgen.gpt2.weights import Hparams, network, put
@@ -80,7 +80,7 @@ def test_logits_are_those_of_gpt_2_simple(compared: Compared, tmp_path: Path) ->
     tokenizer = compared.model.tokenizer()
     ours = network(hparams).eval()
     put(tensors, ours)
-    sampling.specification(hparams, tokenizer, tensors).save(str(tmp_path))
+    ctranslate2_model.specification(hparams, tokenizer, tensors).save(str(tmp_path))
     generator = ctranslate2.Generator(str(tmp_path))
     tokens = tokenizer.tokens()
     assert len(compared.rows) == 20
@@ -95,7 +95,7 @@ def test_logits_are_those_of_gpt_2_simple(compared: Compared, tmp_path: Path) ->
 
 def test_greedy_texts_are_those_of_gpt_2_simple(compared: Compared, tmp_path: Path) -> None:
     hparams, tokenizer = compared.model.hparams(), compared.model.tokenizer()
-    sampling.specification(hparams, tokenizer, compared.model.tensors()).save(str(tmp_path))
+    ctranslate2_model.specification(hparams, tokenizer, compared.model.tensors()).save(str(tmp_path))
     generator = ctranslate2.Generator(str(tmp_path))
     tokens = tokenizer.tokens()
     made = generator.generate_batch(

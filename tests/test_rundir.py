@@ -1,4 +1,10 @@
+import errno
+import itertools
 import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +16,7 @@ from redditgen import bundled
 from redditgen.errors import InputError, MissingError
 from redditgen.gpt2 import huggingface
 from redditgen.gpt2.huggingface import HuggingFaceDir
+from redditgen.gpt2.metrics import Report
 from redditgen.gpt2.rundir import COMPACT, LITERAL, NO_RECORDS, Mark, ModelDir, find_model, find_run, model_at
 from redditgen.gpt2.weights import Hparams
 from redditgen.markup import START
@@ -138,8 +145,8 @@ def test_a_step_that_is_not_there_is_an_error_that_names_those_there_are(run: Mo
     wanted = r"model-4\.index: not there; the run has steps 3, 5 \(finetune --max-checkpoints keeps more\)"
     for use in (ModelDir.latest, ModelDir.step, ModelDir.tensors):
         with pytest.raises(MissingError, match=wanted):
-            use(find_run("run1", run.path.parent, 4))
-    assert find_run("run1", run.path.parent, 3).step() == 3
+            use(find_run("run1", run.path.parent, "4"))
+    assert find_run("run1", run.path.parent, "3").step() == 3
 
 
 def test_a_checkpoint_of_tensorflows_is_moved_in(run: ModelDir, hparams: Hparams, tmp_path: Path) -> None:
@@ -292,10 +299,196 @@ def test_what_is_not_found_is_an_error_that_names_what_there_is(model_dir: Path,
         find_model("117M", Path("models"))
     with pytest.raises(MissingError, match=r"the models there are: mini, tiny$"):
         find_model("no-such-model", model_dir)
-    assert find_run("run1", run.path.parent) == run
+    assert find_run("run1", run.path.parent) == ModelDir(run.path, 3)
     with pytest.raises(
         MissingError, match=r"run b: no .*b/checkpoint; make it with: redditgen finetune DATASET --run b .*: run1\)"
     ):
         find_run("b", run.path.parent)
     with pytest.raises(MissingError, match=r"runs there are: none"):
         find_run("b", tmp_path / "nowhere")
+
+
+# Saves in a copy of the run for each moment at which a save opens, renames or deletes a file of it, and kills there.
+KILLS = """
+import itertools, os, shutil, signal, sys
+import numpy as np
+from pathlib import Path
+from redditgen.gpt2.rundir import ModelDir
+
+def save_adapters(folder):
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "tiny"}')
+
+def save(run, kill_at):
+    seen = itertools.count(1)
+
+    def kill(event, arguments):
+        is_moment = event in ("open", "os.rename", "os.remove") and str(run.path) in str(arguments[0])
+        if is_moment and next(seen) == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    tensors = {name: np.full(tensor.shape, 8, np.float32) for name, tensor in run.tensors().items()}
+    sys.addaudithook(kill)
+    run.write_step(8, tensors, {"w": np.full(2, 8, np.float32)}, best=3, save_adapters=save_adapters)
+    os._exit(0)
+
+for number in itertools.count(1):
+    run = ModelDir(Path(sys.argv[2]) / str(number))
+    shutil.copytree(sys.argv[1], run.path)
+    child = os.fork() or save(run, number)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code != -signal.SIGKILL:
+        sys.exit(code)
+"""
+
+
+def test_a_save_killed_at_any_moment_leaves_the_checkpoint_before_or_the_new_one(
+    run: ModelDir, hparams: Hparams, tmp_path: Path
+) -> None:
+    write_steps(run, hparams, [5], 0)
+    subprocess.run([sys.executable, "-c", KILLS, str(run.path), str(tmp_path / "cut")], check=True, timeout=60)
+    found = []
+    for cut in (ModelDir(tmp_path / "cut" / str(number)) for number in range(1, 1 + len(names(tmp_path / "cut")))):
+        step = cut.step()
+        found.append(step)
+        assert set(cut.tensors()["model/ln_f/b"].tolist()) == {step}
+        assert cut.optimizer_state()["w"].tolist() == [step] * 2
+        assert (cut.adapters() is not None) == (step == 8)
+        assert ModelDir(cut.path, 3).tensors()
+        cut.start(cut, MARK)  # as when the same command goes on
+        assert not list(cut.path.glob(".*.tmp"))
+        assert {int(path.stem.rpartition("-")[2]) for path in cut.path.glob("model-*.index")} <= {3, 5, step}
+        write_steps(cut, hparams, [9], 1)
+        assert {name for name in names(cut.path) if "-" in name} == {
+            "model-9.data-00000-of-00001", "model-9.index", "optimizer-9.safetensors",
+        }  # fmt: skip
+    assert found == sorted(found)
+    assert found.count(5) > 10
+    assert found.count(8) > 3
+
+
+def test_a_full_disk_while_saving_leaves_the_checkpoint_before(run: ModelDir, hparams: Hparams) -> None:
+    """At each moment at which something is to be put on the disk."""
+    before = {path.name: path.read_bytes() for path in run.path.iterdir()}
+    settle, failed = os.fsync, 0
+    for moment in itertools.count(1):
+        calls = itertools.count(1)
+
+        def sync(handle: int, calls: "itertools.count[int]" = calls, moment: int = moment) -> None:
+            if next(calls) == moment:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            settle(handle)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "fsync", sync)
+            try:
+                run.write_step(8, random_tensors(hparams), {"w": np.zeros(2, np.float32)})
+            except InputError as error:
+                assert "No space left on device" in str(error)
+                assert "\n" not in str(error)
+            else:
+                break
+        failed += 1
+        there = {path.name: path.read_bytes() for path in run.path.iterdir()}
+        assert not [name for name in there if name.endswith(".tmp")]
+        if run.step() == 3:
+            assert {name: there.get(name) for name in before if name != "counter"} == {
+                name: text for name, text in before.items() if name != "counter"
+            }
+        assert set(run.tensors()) == set(hparams.shapes())
+    assert failed >= 8
+
+
+@pytest.mark.parametrize("share", [0.02, 0.6, 1.5])
+def test_a_file_that_can_not_grow_any_more_leaves_the_checkpoint_before(
+    run: ModelDir, hparams: Hparams, share: float
+) -> None:
+    """A limit on the size of files, as a disk's end is one: met by the optimizer's and by the weights."""
+    resource = pytest.importorskip("resource")
+    before = {path.name: path.read_bytes() for path in run.path.iterdir()}
+    tensors = random_tensors(hparams)
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    optimizer = {"w": np.zeros(size // 4, np.float32)}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(share * size), limits[1]))
+    try:
+        with pytest.raises(InputError, match=r"optimizer-8\.safetensors: can't be written|model-8: can't be written"):
+            run.write_step(8, tensors | {"more": np.zeros(size, np.float32)}, optimizer)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    after = {path.name: path.read_bytes() for path in run.path.iterdir()}
+    assert {name: text for name, text in after.items() if "-8" not in name} == before
+    assert not [name for name in after if name.startswith("model-8")]
+
+
+def test_in_a_power_cut_nothing_is_named_or_deleted_before_what_takes_its_place_is_on_the_disk(
+    run: ModelDir, hparams: Hparams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every file is synced before it gets its name, and its folder before the next thing relies on that."""
+    done: list[str] = []
+    synced: set[int] = set()
+
+    def sync(handle: int, really: Callable[[int], None] = os.fsync) -> None:
+        really(handle)
+        synced.add(os.fstat(handle).st_ino)
+        if os.fstat(handle).st_ino == run.path.stat().st_ino:
+            done.append("folder")
+
+    def rename(old: Path, new: Path, really: Callable[..., None] = os.replace) -> None:
+        assert Path(old).stat().st_ino in synced, f"{new} is renamed before it is on the disk"
+        really(old, new)
+        done.append(Path(new).name)
+
+    def unlink(path: Path, really: Callable[..., None] = os.unlink) -> None:
+        really(path)
+        done.append(f"without {Path(path).name}")
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(os, "replace", rename)
+    monkeypatch.setattr(os, "unlink", unlink)
+    run.write_step(8, random_tensors(hparams), {"w": np.zeros(2, np.float32)})
+    named = done.index("checkpoint")
+    assert {"optimizer-8.safetensors", "model-8.data-00000-of-00001", "model-8.index"} < set(done[:named])
+    assert done[done.index("model-8.index") + 1] == "folder"
+    assert done[named + 1] == "folder"
+    assert {name for name in done[:named] if name.startswith("without")} == set()
+    assert {"without model-3.index", "without optimizer-3.safetensors"} <= set(done[named:])
+
+
+def test_what_a_killed_process_was_writing_is_swept_away(run: ModelDir) -> None:
+    for name in (".model-4.index.77.tmp", ".metrics.jsonl.1.tmp", ".mine.tmp", "notes.1.tmp"):
+        (run.path / name).write_text("half", encoding="utf8")
+    (run.path / ".adapters-4.77.tmp").mkdir()
+    (run.path / ".ctranslate2-3.77.tmp").mkdir()  # generate may be at it
+    run.start(run, MARK)
+    assert {name for name in names(run.path) if name.endswith(".tmp")} == {
+        ".mine.tmp", "notes.1.tmp", ".ctranslate2-3.77.tmp",
+    }  # fmt: skip
+
+
+def measured(run: ModelDir, losses: dict[int, float]) -> None:
+    for step, loss in losses.items():
+        run.metrics.add(Report(step=step, val_loss=loss))
+
+
+def test_the_best_checkpoint_is_kept_besides_the_newest(run: ModelDir, hparams: Hparams) -> None:
+    measured(run, {0: 0.5, 3: 3.0, 5: 1.0, 7: 2.0, 9: 1.0})
+    for step in (5, 7, 9):
+        tensors = random_tensors(hparams)
+        run.write_step(step, tensors, {"w": np.ones(2, np.float32)}, best=run.best_step(step))
+    assert {path.stem for path in run.path.glob("model-*.index")} == {"model-5", "model-9"}
+    assert (run.path / "checkpoint").read_text(encoding="utf8").splitlines() == [
+        'model_checkpoint_path: "model-9"',
+        'all_model_checkpoint_paths: "model-5"',
+        'all_model_checkpoint_paths: "model-9"',
+    ]
+    assert find_run("run1", run.path.parent, "best") == run.best() == ModelDir(run.path, 5)
+    assert find_run("run1", run.path.parent) == ModelDir(run.path, 9)
+
+
+def test_the_best_is_the_best_of_those_that_are_there_or_one_line(run: ModelDir, hparams: Hparams) -> None:
+    write_steps(run, hparams, [5, 7], 2)
+    wanted = r"metrics\.jsonl: has no held-out loss of a checkpoint that is there \(steps 5, 7\); finetune --keep-best"
+    with pytest.raises(MissingError, match=wanted):
+        find_run("run1", run.path.parent, "best")
+    measured(run, {3: 1.0, 5: 3.0, 7: 2.0, 8: 0.1})
+    assert run.best().step() == 7

@@ -1,5 +1,7 @@
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ from conftest import random_tensors
 from redditgen.errors import InputError
 from redditgen.gpt2.batches import IGNORED, Sequences, padded
 from redditgen.gpt2.examples import Examples, examples
+from redditgen.gpt2.memory import Plan
 from redditgen.gpt2.rundir import COMPACT, LITERAL, ModelDir
 from redditgen.gpt2.tokenizer import Tokenizer
 from redditgen.gpt2.training import Evaluation, Training, default_learning_rate, learning_rate
@@ -21,7 +24,10 @@ DOG = Record(category="dogs", keywords="", title="Dog")
 
 
 def training(hparams: Hparams, end: int = 10, **changes: Any) -> Training:
-    return Training(hparams, random_tensors(hparams), rate=0.01, end=end, precision="float32", **changes)
+    """By a plan; `changes` are of the plan but for the optimizer."""
+    optimizer = changes.pop("optimizer", "adam")
+    weights = partial(random_tensors, hparams)
+    return Training(hparams, weights, rate=0.01, end=end, optimizer=optimizer, plan=Plan(**changes))
 
 
 def batch(number: int, hparams: Hparams) -> tuple[torch.Tensor, torch.Tensor]:
@@ -73,7 +79,7 @@ def test_ten_steps_are_five_and_five_more_bit_for_bit(hparams: Hparams) -> None:
     straight, first = training(hparams), training(hparams)
     losses = learn(straight, range(1, 11))
     first_losses = learn(first, range(1, 6))
-    second = Training(hparams, first.tensors(), rate=0.01, end=10, precision="float32")
+    second = Training(hparams, first.tensors, rate=0.01, end=10, plan=Plan())
     second.restore_optimizer(first.optimizer_state(), 5)
     assert first_losses + learn(second, range(6, 11)) == losses
     for name, tensor in straight.tensors().items():
@@ -82,10 +88,75 @@ def test_ten_steps_are_five_and_five_more_bit_for_bit(hparams: Hparams) -> None:
         assert second.optimizer_state()[name].tobytes() == tensor.tobytes(), name
 
 
+@pytest.mark.parametrize(
+    "plan",
+    [
+        {"optimizer_bits": 8},
+        {"optimizer_bits": 8, "precision": "bfloat16", "checkpointing": True},
+        {"optimizer_bits": 8, "precision": "float16", "batch": 2},
+        {"precision": "bfloat16"},
+        {"precision": "float16"},
+        {"train": "head"},
+    ],
+)
+def test_every_plan_learns_and_goes_on_bit_for_bit(hparams: Hparams, plan: dict[str, Any]) -> None:
+    wide = replace(hparams, n_embd=64)  # bitsandbytes keeps tensors of fewer than 4,096 numbers in 32 bits
+    straight, first = training(wide, **plan), training(wide, **plan)
+    losses = learn(straight, range(1, 11))
+    first_losses = learn(first, range(1, 6))
+    second = Training(wide, first.tensors, rate=0.01, end=10, plan=Plan(**plan))
+    second.restore_optimizer(first.optimizer_state(), 5)
+    assert first_losses + learn(second, range(6, 11)) == losses
+    state = straight.optimizer_state()
+    assert {name: array.tobytes() for name, array in second.optimizer_state().items()} == {
+        name: array.tobytes() for name, array in state.items()
+    }
+    usual = training(wide, train=plan.get("train", "full"))
+    assert learn(usual, range(1, 11)) == pytest.approx(losses, rel=0.02)
+    if "optimizer_bits" in plan:
+        assert state["transformer.wte.weight.state1"].dtype == np.uint8
+        assert all(parameter.grad is None for parameter in second.learning.values())
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("plan", [{}, {"optimizer_bits": 8}, {"train": "lora"}])
+def test_how_many_records_are_computed_at_once_changes_no_step(
+    hparams: Hparams, plan: dict[str, Any], size: int
+) -> None:
+    whole, parts = training(hparams, **plan), training(hparams, batch=size, **plan)
+    tolerance = 1e-3 if plan else 1e-5  # gradients are added up in 16 bits
+    assert learn(parts, range(1, 6)) == pytest.approx(learn(whole, range(1, 6)), rel=tolerance)
+
+
+def test_gradients_in_16_bits_are_clipped_to_the_same_length(hparams: Hparams) -> None:
+    """The first moments, which grow with the gradients, are those of the usual optimizer."""
+    usual, light = training(hparams), training(hparams, optimizer_bits=8)
+    learn(usual, range(1, 4))
+    learn(light, range(1, 4))
+    moments = usual.optimizer_state()
+    for name, array in light.optimizer_state().items():
+        parameter, _, kind = name.rpartition(".")
+        if kind == "state1" and array.dtype == np.float32:
+            np.testing.assert_allclose(array, moments[f"{parameter}.exp_avg"], rtol=0.1, atol=1e-4)
+
+
+def test_a_gradient_that_float16_cant_hold_is_left_out_and_the_loss_is_scaled_less(hparams: Hparams) -> None:
+    for bits in (32, 8):
+        trained, before = training(hparams, precision="float16", optimizer_bits=bits), random_tensors(hparams)
+        trained.optimizer.scale.factor = 2.0**60
+        trained.step(1, batch(0, hparams))
+        assert all((tensor == before[name]).all() for name, tensor in trained.tensors().items())
+        assert trained.optimizer.scale.factor == 2.0**59
+        trained.optimizer.scale.factor, trained.optimizer.scale.good_steps = 2.0**10, 1999
+        trained.step(2, batch(0, hparams))
+        assert any((tensor != before[name]).any() for name, tensor in trained.tensors().items())
+        assert trained.optimizer.scale.factor == 2.0**11
+
+
 def test_without_the_optimizers_memory_training_goes_another_way(hparams: Hparams) -> None:
     first = training(hparams)
     learn(first, range(1, 6))
-    forgetful = Training(hparams, first.tensors(), rate=0.01, end=10, precision="float32")
+    forgetful = Training(hparams, first.tensors, rate=0.01, end=10, plan=Plan())
     learn(first, [6])
     learn(forgetful, [6])
     assert (first.tensors()["model/wte"] != forgetful.tensors()["model/wte"]).any()
@@ -111,7 +182,7 @@ def test_a_parameter_without_a_whole_memory_begins_anew(hparams: Hparams) -> Non
     none = {name: array for name, array in half.items() if not name.startswith("transformer.wte.weight")}
     continued = []
     for memory in (half, none, state):
-        second = Training(hparams, first.tensors(), rate=0.01, end=10, precision="float32")
+        second = Training(hparams, first.tensors, rate=0.01, end=10, plan=Plan())
         second.restore_optimizer({name: array.copy() for name, array in memory.items()}, 1)
         learn(second, [2])
         continued.append(second.tensors())
@@ -174,10 +245,11 @@ def test_batches_of_one_step_are_one_batch_of_all_their_records(hparams: Hparams
     ]
     at_once = training(hparams, optimizer=optimizer)
     assert at_once.step(1, padded(Sequences.of(rows), np.arange(len(rows)))) == pytest.approx(loss, rel=1e-6)
-    for name, parameter in trained.learning.items():
-        other = at_once.learning[name]
-        assert parameter.grad is not None and other.grad is not None
-        torch.testing.assert_close(parameter.grad, other.grad, rtol=0, atol=1e-6)
+    apart, together = training(hparams), training(hparams)
+    apart.gradients(*parts)
+    together.gradients(padded(Sequences.of(rows), np.arange(len(rows))))
+    for name, parameter in apart.learning.items():
+        torch.testing.assert_close(parameter.grad, together.learning[name].grad, rtol=1e-4, atol=1e-5)
     if optimizer == "sgd":
         for name, tensor in trained.tensors().items():
             np.testing.assert_allclose(tensor, random_tensors(hparams)[name] - 0.01 * slope[name], rtol=0, atol=1e-6)
@@ -185,7 +257,7 @@ def test_batches_of_one_step_are_one_batch_of_all_their_records(hparams: Hparams
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_only_the_layers_learn_where_only_they_shall(hparams: Hparams, optimizer: str) -> None:
-    trained = training(hparams, optimizer=optimizer, only_layers=True)
+    trained = training(hparams, optimizer=optimizer, train="layers")
     losses = [trained.step(step, batch(0, hparams)) for step in (1, 2, 3)]
     assert losses[2] < losses[0]
     before = random_tensors(hparams)
@@ -197,16 +269,16 @@ def test_only_the_layers_learn_where_only_they_shall(hparams: Hparams, optimizer
 
 def test_the_layers_alone_learn_as_they_do_with_all(hparams: Hparams) -> None:
     """By plain descent: what is left out changes no other gradient."""
-    every, layers = training(hparams, optimizer="sgd"), training(hparams, optimizer="sgd", only_layers=True)
+    every, layers = training(hparams, optimizer="sgd"), training(hparams, optimizer="sgd", train="layers")
     assert every.step(1, batch(0, hparams)) == layers.step(1, batch(0, hparams))
     for name, tensor in layers.tensors().items():
         if name.startswith("model/h"):
             np.testing.assert_allclose(tensor, every.tensors()[name], rtol=0, atol=1e-7)
 
 
-@pytest.mark.parametrize("only_layers", [False, True])
-def test_saving_memory_changes_no_loss(hparams: Hparams, only_layers: bool, capfd: pytest.CaptureFixture[str]) -> None:
-    usual, saving = (training(hparams, only_layers=only_layers, save_memory=saves) for saves in (False, True))
+@pytest.mark.parametrize("train", ["full", "layers"])
+def test_saving_memory_changes_no_loss(hparams: Hparams, train: str, capfd: pytest.CaptureFixture[str]) -> None:
+    usual, saving = (training(hparams, train=train, checkpointing=saves) for saves in (False, True))
     assert learn(saving, range(1, 6)) == pytest.approx(learn(usual, range(1, 6)), rel=1e-6)
     tensors = usual.tensors()
     for name, tensor in saving.tensors().items():
@@ -224,7 +296,7 @@ def examples_of_two() -> Examples:
 def test_saving_memory_computes_the_layers_twice(hparams: Hparams) -> None:
     runs = {}
     for saves in (False, True):
-        trained = training(hparams, save_memory=saves)
+        trained = training(hparams, checkpointing=saves)
         runs[saves] = count_calls(trained)
     assert (runs[False], runs[True]) == (hparams.n_layer, 2 * hparams.n_layer)
 
@@ -242,12 +314,12 @@ def count_calls(trained: Training) -> int:
 def test_the_optimizer_may_change_between_two_commands(hparams: Hparams) -> None:
     by_adam = training(hparams)
     learn(by_adam, [1, 2])
-    by_sgd = Training(hparams, by_adam.tensors(), rate=0.01, end=10, precision="float32", optimizer="sgd")
+    by_sgd = Training(hparams, by_adam.tensors, rate=0.01, end=10, plan=Plan(), optimizer="sgd")
     by_sgd.restore_optimizer(by_adam.optimizer_state(), 2)
     learn(by_sgd, [3, 4])
-    again = Training(hparams, by_sgd.tensors(), rate=0.01, end=10, precision="float32")
+    again = Training(hparams, by_sgd.tensors, rate=0.01, end=10, plan=Plan())
     again.restore_optimizer(by_sgd.optimizer_state(), 4)
-    anew = Training(hparams, by_sgd.tensors(), rate=0.01, end=10, precision="float32")
+    anew = Training(hparams, by_sgd.tensors, rate=0.01, end=10, plan=Plan())
     assert learn(again, [5, 6]) == learn(anew, [5, 6])
     assert set(again.optimizer_state()) == set(by_adam.optimizer_state())
 
@@ -293,7 +365,7 @@ def test_evaluation_equals_a_sum_by_hand(hparams: Hparams, tiny: ModelDir, size:
 def test_evaluation_of_a_known_network_is_known(hparams: Hparams, tiny: ModelDir) -> None:
     """With no weights at all every token is as likely as any other."""
     nothing = {name: np.zeros(shape, np.float32) for name, shape in hparams.shapes().items()}
-    blank = Training(hparams, nothing, rate=0.01, end=1, precision="float32")
+    blank = Training(hparams, nothing.copy, rate=0.01, end=1, plan=Plan())
     tokenizer = tiny.tokenizer()
     found = blank.evaluate(examples([DOG], tokenizer, COMPACT, hparams.n_ctx), 1)
     assert found.loss == pytest.approx(math.log(hparams.n_vocab))
@@ -303,7 +375,7 @@ def test_evaluation_of_a_known_network_is_known(hparams: Hparams, tiny: ModelDir
 
 def test_bits_per_character_of_literal_records_count_the_spelled_out_end(hparams: Hparams, tiny: ModelDir) -> None:
     nothing = {name: np.zeros(shape, np.float32) for name, shape in hparams.shapes().items()}
-    blank = Training(hparams, nothing, rate=0.01, end=1, precision="float32")
+    blank = Training(hparams, nothing.copy, rate=0.01, end=1, plan=Plan())
     tokenizer = tiny.tokenizer()
     found = blank.evaluate(examples([DOG], tokenizer, LITERAL, hparams.n_ctx), 1)
     title_tokens = len(tokenizer.encode([f"{DOG.title}{END}"])[0].ids)

@@ -1,13 +1,24 @@
 """Finetuning: which weights a run starts from, what it learns from and where it ends; the engine does the rest."""
 
 import logging
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from redditgen import dataset
 from redditgen.engines import Job, gpt2simple, torch_engine
 from redditgen.errors import OutputExists, UsageError
+from redditgen.gpt2.metrics import measured_since_best
+from redditgen.gpt2.plot import NAME as PLOT
+from redditgen.gpt2.plot import plot
 from redditgen.gpt2.rundir import COMPACT, LITERAL, NO_RECORDS, Mark, ModelDir, Weights, find_model, model_at
+from redditgen.locks import alone
+from redditgen.novelty import NAME as INDEX
+from redditgen.novelty import Index
+from redditgen.output import make_folder
 from redditgen.settings import FinetuneSettings
 
 _ENGINES = {"torch": torch_engine.finetune, "gpt-2-simple": gpt2simple.finetune}
@@ -25,17 +36,70 @@ class _Start:
 
 
 def finetune(settings: FinetuneSettings) -> int:
-    """Train until the step that the settings name and give the step reached. A finished run is left as it is."""
+    """Train until the step that the settings name and give the step reached. A finished run is left as it is.
+
+    Raises RedditgenError where another process finetunes the same run.
+    """
     run = ModelDir(settings.checkpoint_dir / settings.run)
+    deadline = math.inf if settings.seconds is None else time.monotonic() + settings.seconds
+    with _claimed(run.path):
+        step = _finetune(settings, run, deadline)
+        if settings.plot:
+            plot(run.metrics.reports(), run.path / PLOT)
+    return step
+
+
+@contextmanager
+def _claimed(folder: Path) -> Iterator[None]:
+    """Keep other finetunings off a run's folder. It is made if it is not there, and goes if nothing comes into it."""
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    make_folder(folder)
+    try:
+        with alone(folder, "finetuning this run"):
+            yield
+    finally:
+        if missing and not (folder / "checkpoint").exists():
+            (folder / INDEX).unlink(missing_ok=True)
+        for place in missing:
+            with suppress(OSError):  # of a folder that is not empty
+                place.rmdir()
+
+
+def _finetune(settings: FinetuneSettings, run: ModelDir, deadline: float) -> int:
     start = _going_on(run, settings) if _is_resumed(run, settings) else _fresh(settings)
     end = start.step + settings.more if settings.more else settings.steps
     if start.step >= end:
         _log.info("run %s is at step %d already; --more N goes on", settings.run, start.step)
         return start.step
+    if start.weights == run and _has_stalled(settings, run):
+        _log.info("run %s was stopped early at step %d; --more N goes on", settings.run, start.step)
+        return start.step
     learned = dataset.read(settings, start.mark, start.weights.tokenizer(), start.weights.hparams().n_ctx)
+    _remember_titles(settings, run, start)
     return _ENGINES[settings.engine](
-        settings, Job(run=run, weights=start.weights, dataset=learned, start=start.step, end=end)
+        settings,
+        Job(run=run, weights=start.weights, dataset=learned, start=start.step, end=end, deadline=deadline),
     )
+
+
+def _remember_titles(settings: FinetuneSettings, run: ModelDir, start: _Start) -> None:
+    """Keep the titles, and those that the weights have seen before, for `generate --novel`."""
+    there = start.weights.path / INDEX if start.step or settings.restore_from not in ("latest", "fresh") else None
+    before = Index.load(start.weights.path) if there and there.exists() else None
+    titles = dataset.titles(settings, start.weights.tokenizer())
+    index = before.extended(titles) if before else Index.of(titles)
+    if not len(index):
+        (run.path / INDEX).unlink(missing_ok=True)
+    elif not (index is before and start.weights.path == run.path):
+        index.save(run.path)
+
+
+def _has_stalled(settings: FinetuneSettings, run: ModelDir) -> bool:
+    """Whether --early-stop has ended the run before, as far as its checkpoint."""
+    if settings.early_stop is None or settings.more:
+        return False
+    reports = [report for report in run.metrics.reports() if report.step <= run.step()]
+    return measured_since_best(reports, after=0) >= settings.early_stop
 
 
 def _is_resumed(run: ModelDir, settings: FinetuneSettings) -> bool:

@@ -1,10 +1,14 @@
 """How settings are declared and checked: fields that know their help text, and checks that name the option."""
 
+import re
 from dataclasses import field
 from pathlib import Path
 from typing import Any
 
 from redditgen.errors import UsageError
+
+_AMOUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(?:([kmgt])(i?))?b?")
+_DURATION = re.compile(r"(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+)s)?")
 
 
 def option(default: Any, help: str, *flags: str) -> Any:
@@ -32,8 +36,31 @@ def choose(name: str, value: str | None, *choices: str | None) -> None:
     require(value in choices, f"{name} must be {' or '.join(filter(None, choices))}, not {value!r}")
 
 
+def require_step(value: str | None) -> None:
+    """Which checkpoint of a run is meant, by its step or as the best."""
+    is_one = value is None or re.fullmatch("best|[0-9]+", value)
+    require(bool(is_one), f"--step must be a number, 0 or more, or best, not {value!r}")
+
+
 def require_name(name: str, value: str) -> None:
     """Runs and models are folders in a folder, so their names must not lead out of it."""
     require(
         value not in ("", ".", "..") and Path(value).name == value, f"{name} must be a plain folder name, not {value!r}"
     )
+
+
+def byte_count(name: str, text: str) -> int:
+    """The bytes of a text such as 4GB, 1.5 GiB or 1000000; raises UsageError naming the option."""
+    amount = _AMOUNT.fullmatch(text.strip().lower())
+    require(amount is not None and float(amount[1]) > 0, f"{name} must be an amount like 4GB, not {text!r}")
+    assert amount is not None
+    return int(float(amount[1]) * (1024 if amount[3] else 1000) ** " kmgt".index(amount[2] or " "))
+
+
+def duration(name: str, text: str) -> int:
+    """The seconds of a text such as 8h, 90m, 30s or 1h30m; raises UsageError naming the option."""
+    parts = _DURATION.fullmatch(text.strip().lower())
+    hours, minutes, seconds = (int(number or 0) for number in parts.groups()) if parts else (0, 0, 0)
+    total = 3600 * hours + 60 * minutes + seconds
+    require(total > 0, f"{name} must be a time like 8h, 90m or 1h30m, not {text!r}")
+    return total

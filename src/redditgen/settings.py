@@ -3,13 +3,24 @@
 The command line makes its options from these fields (`min_score` is `--min-score`), so each is described once.
 """
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from redditgen.markup import END, SECTIONS
-from redditgen.options import argument, choose, option, require, require_at_least, require_name
+from redditgen.options import (
+    argument,
+    byte_count,
+    choose,
+    duration,
+    option,
+    require,
+    require_at_least,
+    require_name,
+    require_step,
+)
 
 # Where gpt-2-simple 0.8 finds them.
 OPENAI_URL = "https://openaipublic.blob.core.windows.net/gpt-2"
@@ -269,7 +280,7 @@ class TokenizeSettings:
 @dataclass(frozen=True, kw_only=True)
 class FinetuneSettings:
     dataset: Path = argument(
-        "Encoded text, as encode writes it; or a CSV of one column, a .npz of tokens, or plain text; "
+        "Encoded text or JSONL, as encode writes it; or a CSV of one column, a .npz of tokens, or plain text; "
         "or a folder or a quoted glob of such files."
     )
     engine: str = option("torch", ENGINE_HELP)
@@ -292,14 +303,42 @@ class FinetuneSettings:
     learning_rate: float | None = option(
         None, "Step size.  [default: 1e-4 for 124M, more for narrower models, less for wider ones]"
     )
+    train: str = option(
+        "auto",
+        "What learns: full, all of the model; layers, all but the embeddings and the last norm; head, the last layer "
+        "and the norm behind it; lora, adapters, small matrices beside the frozen ones; auto: full, or lora where "
+        "that does not fit into --memory, or where the run has adapters.",
+    )
     only_train_transformer_layers: bool = option(
-        False, "Leave the embeddings and the last norm as they are.", "--only-train-transformer-layers"
+        False, "The same as --train layers, by the name it has in gpt-2-simple.", "--only-train-transformer-layers"
+    )
+    lora_rank: int | None = option(None, "With --train lora: rank of the adapters.  [default: the run's; 16]")
+    memory: str | None = option(
+        None, "Memory to do with, as 4GB: a plan is made that fits.  [default: what the GPU, or the machine, has free]"
+    )
+    weight_bits: int | None = option(
+        None,
+        "With --train lora: bits of the frozen weights, 32, 16, 8 or 4; the latter two need bitsandbytes.  "
+        "[default: as many as fit]",
     )
     memory_saving_gradients: bool = option(
         False, "Compute the layers twice and keep less in memory.", "--memory-saving-gradients"
     )
     combine: int = option(50_000, "Join files of plain text until they have this many characters.")
     seed: int = option(0, "Seed of the order of the records and of which titles are held out.")
+    loss_on: str = option(
+        "record", "What the loss is made of: record, all of each; title, its title and end, given the rest of it."
+    )
+    min_keywords: int | None = option(
+        None,
+        "With what encode --dynamic writes: draw at least this many keywords a title, anew every epoch.  [default: 0]",
+    )
+    max_keywords: int | None = option(
+        None, "With what encode --dynamic writes: draw at most this many keywords a title.  [default: 3]"
+    )
+    val: Path | None = option(
+        None, "File of records to measure the run on, as encode --split writes it, instead of --val-fraction."
+    )
     val_fraction: float = option(0.02, "Share of the titles that is held out to measure the run on.")
     val_every: int = option(100, "Measure the held-out loss every so many steps, besides at both ends; 0: only there.")
     print_every: int = option(10, "Print the loss every so many steps; 0: never.")
@@ -308,6 +347,18 @@ class FinetuneSettings:
     sample_length: int = option(100, "The most tokens of a sample.")
     save_every: int = option(500, "Save every so many steps, besides at the end; 0: only there.")
     max_checkpoints: int = option(1, "Keep this many checkpoints, the newest; 0: all.")
+    keep_best: bool = option(
+        False,
+        "Save also whenever the held-out loss is the lowest so far, and keep that checkpoint besides (--step best).",
+        "--keep-best",
+    )
+    early_stop: int | None = option(
+        None, "End when this many measurements of the held-out loss in a row were not lower than the lowest so far."
+    )
+    time_limit: str | None = option(
+        None, "Save and end after this time, as 8h, 90m or 1h30m; the same command goes on from there."
+    )
+    plot: bool = option(False, "Draw the losses into loss.png in the run's folder, at each save.", "--plot")
     record_tokens: str | None = option(
         None,
         "compact: start and end of a record are one token each; literal: they are spelled out, as gpt-2-simple does.  "
@@ -319,7 +370,8 @@ class FinetuneSettings:
         "model, to start from its weights.",
     )
     precision: str = option(
-        "auto", "float32, or bfloat16 where the processor computes in it; auto: the faster of them."
+        "auto",
+        "float32, bfloat16 or float16; auto: bfloat16 where the processor computes in it, else float16 on a GPU.",
     )
     model_dir: Path = option(Path("models"), "Folder of the base models.")
     checkpoint_dir: Path = option(Path("checkpoint"), "Folder of the runs.")
@@ -334,61 +386,204 @@ class FinetuneSettings:
             require_at_least(1, self, name)
         for name in ("seed", "val_every", "print_every", "sample_every", "save_every", "max_checkpoints"):
             require_at_least(0, self, name)
+        require_at_least(0, self, "min_keywords")
+        require(self.draws[0] <= self.draws[1], "--max-keywords must not be below --min-keywords")
         require_at_least(2, self, "window")
         require(self.learning_rate is None or self.learning_rate > 0, "--learning-rate must be above 0")
         require(0 <= self.val_fraction < 1, f"--val-fraction must be from 0 to below 1, not {self.val_fraction}")
         choose("--engine", self.engine, *ENGINES)
+        self._check_ends()
         choose("--optimizer", self.optimizer, "adam", "sgd")
         choose("--record-tokens", self.record_tokens, None, "compact", "literal")
-        choose("--precision", self.precision, "auto", "float32", "bfloat16")
+        choose("--precision", self.precision, "auto", "float32", "bfloat16", "float16")
+        self._check_plan()
+        choose("--loss-on", self.loss_on, "record", "title")
+        takes_titles = self.engine == "torch" or self.loss_on == "record"
+        require(takes_titles, "--loss-on title: gpt-2-simple learns all of each record; leave it out")
         require_name("--run", self.run)
+
+    def _check_plan(self) -> None:
+        """What learns, and in how much memory."""
+        choose("--train", self.train, "auto", "full", "layers", "head", "lora")
+        has_bits = self.weight_bits in (None, 4, 8, 16, 32)
+        require(has_bits, f"--weight-bits must be 4, 8, 16 or 32, not {self.weight_bits}")
+        require_at_least(1, self, "lora_rank")
+        if self.memory is not None:
+            byte_count("--memory", self.memory)
+        one_of_both = not self.only_train_transformer_layers or self.train in ("auto", "layers")
+        require(one_of_both, f"--only-train-transformer-layers is --train layers; leave out --train {self.train}")
+        for name in ("lora_rank", "weight_bits"):
+            is_of_use = getattr(self, name) is None or self.train in ("auto", "lora")
+            require(is_of_use, f"--{name.replace('_', '-')} is for --train lora")
+        if self.engine != "torch":
+            has_more = self.memory is not None or self.train not in ("auto", "full", "layers")
+            require(not has_more, "--train and --memory: gpt-2-simple trains full or layers, in what that takes")
+
+    @property
+    def trained(self) -> str | None:
+        """What --train says to learn, None for auto."""
+        if self.only_train_transformer_layers:
+            return "layers"
+        asks_for_lora = self.lora_rank is not None or self.weight_bits is not None
+        return {"auto": "lora" if asks_for_lora else None}.get(self.train, self.train)
+
+    def _check_ends(self) -> None:
+        """What is asked of the held-out loss and of the time."""
+        require_at_least(1, self, "early_stop")
+        measures = self.val_every > 0 and (self.val is not None or self.val_fraction > 0)
+        for flag, is_given in (("--keep-best", self.keep_best), ("--early-stop", self.early_stop is not None)):
+            require(measures or not is_given, f"{flag}: needs held-out titles, measured by --val-every")
+            require(self.engine == "torch" or not is_given, f"{flag}: is for --engine torch alone; leave it out")
+        has_limit = self.seconds is not None
+        require(self.engine == "torch" or not has_limit, "--time-limit: is for --engine torch alone; leave it out")
+
+    @property
+    def seconds(self) -> int | None:
+        """What --time-limit says."""
+        return None if self.time_limit is None else duration("--time-limit", self.time_limit)
+
+    @property
+    def draws(self) -> tuple[int, int]:
+        """The fewest and the most keywords that are drawn for a title."""
+        return self.min_keywords or 0, 3 if self.max_keywords is None else self.max_keywords
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateSettings:
     run: str = option("run1", "Name of the run, a folder in --checkpoint-dir.")
-    step: int | None = option(None, "Step of the run, of those that --max-checkpoints kept.  [default: the newest]")
+    step: str | None = option(
+        None,
+        "Step of the run, of those kept, or best: that of the lowest held-out loss (finetune --keep-best).  "
+        "[default: the newest]",
+    )
     engine: str = option("torch", ENGINE_HELP)
     category: str | None = option(None, "Category of the titles, as a subreddit.  [default: the model chooses]")
     keywords: str | None = option(None, "Keywords of the titles, between blanks or commas.  [default: none]")
+    keywords_from: str | None = option(
+        None, "Instead of keywords a title, whose keywords encode finds; each new title gets three of them at most."
+    )
+    prompts: Path | None = option(
+        None, "File of prompts, .csv or .jsonl: columns category, keywords and n, of which each may be absent or empty."
+    )
+    interactive: bool = option(
+        False, "Ask at the terminal for category and keywords, again and again.", "--interactive"
+    )
     prefix: str | None = option(
-        None, "Raw text to go on from, instead of category and keywords; every text is then kept as it comes."
+        None,
+        "Raw text to go on from, instead of category and keywords; texts are then kept as they come, but for --sfw.",
     )
     truncate: str = option(END, "With --prefix: cut each text where this stands; '' for the whole.")
     include_prefix: bool = option(False, "With --prefix: write it too.", "--include-prefix")
     sample_delim: str = option("", "Text to write behind each title's line, in .txt and on the terminal.")
-    n: int = option(10, "How many titles.", "--n", "-n")
+    label: bool = option(
+        False, "Mark each title as synthetic, in .txt and on the terminal; tables say so anyway.", "--label"
+    )
+    n: int | None = option(None, "How many titles.  [default: 10; with --prompts 1 a row that says no n]", "--n", "-n")
+    require_keywords: bool = option(
+        False, "Only titles that hold all the keywords asked for, as spaCy's lemmas tell.", "--require-keywords"
+    )
+    novel: bool | None = option(
+        None,
+        "Leave out copies of titles that the run has learned from.  [default: where the run has a list of them]",
+        "--novel/--no-novel",
+    )
+    novel_threshold: float = option(
+        0.8, "How alike a title and one learned from must be for a near copy: 1 for the same three-letter runs."
+    )
+    unique: bool = option(True, "No title twice in an output.", "--unique/--no-unique")
+    sfw: bool = option(True, "Leave out what fetch --sfw does, by words and categories.", "--sfw/--no-sfw")
+    words: Path | None = option(None, "List of words for --sfw.  [default: data/nsfw_words.txt, which explains itself]")
+    min_words: int | None = option(None, "Only titles of this many words or more.")
+    max_words: int | None = option(None, "Only titles of this many words or fewer.")
+    max_tries: int = option(200, "The most texts drawn a title, to find one that is wanted.")
     temperature: float = option(0.7, "Below 1 makes likely words likelier; 0 takes the likeliest always.")
     top_k: int = option(40, "Draw each token from this many likeliest ones; 0: from all.")
     top_p: float = option(0.0, "Draw each token from the likeliest ones that make up this probability; 0: from all.")
+    repetition_penalty: float = option(1.0, "Above 1 makes tokens that a title has already less likely.")
     length: int = option(100, "The most tokens of a title.")
-    batch_size: int = option(64, "Titles written at once. Another size gives other titles for the same seed.")
+    precision: str = option(
+        "auto", "What the weights are computed in: float32, or int8, about twice as fast and hardly worse; auto: int8."
+    )
+    batch_size: str = option(
+        "auto",
+        "Titles written at once; auto: by the size of the model. Another size gives other titles for the same seed.",
+    )
     seed: int | None = option(None, "Seed of the draws; the same seed gives the same titles.  [default: a new one]")
     out: Path | None = option(None, "File to write: .txt, .csv or .jsonl.  [default: the terminal]")
     checkpoint_dir: Path = option(Path("checkpoint"), "Folder of the runs.")
     tf1_python: Path | None = option(None, TF1_PYTHON_HELP)
+    resume: bool = option(
+        False, "Go on with an output that a kill cut short, as the same command does without it.", "--resume"
+    )
     overwrite: bool = option(False, "Replace an output that is already there.", "--overwrite")
 
     def __post_init__(self) -> None:
-        require(self.n > 0, f"-n must be 1 or more, not {self.n}")
+        require(self.n is None or self.n > 0, f"-n must be 1 or more, not {self.n}")
         require(self.temperature >= 0, f"--temperature must be 0 or more, not {self.temperature}")
         require(self.top_k >= 0, f"--top-k must be 0 or more, not {self.top_k}")
         require(0 <= self.top_p <= 1, f"--top-p must be from 0 to 1, not {self.top_p}")
-        require(self.length > 0, f"--length must be 1 or more, not {self.length}")
-        require(self.batch_size > 0, f"--batch-size must be 1 or more, not {self.batch_size}")
-        require_at_least(0, self, "step")
-        choose("--engine", self.engine, *ENGINES)
+        require(self.repetition_penalty > 0, f"--repetition-penalty must be above 0, not {self.repetition_penalty}")
+        for name in ("length", "max_tries", "min_words", "max_words"):
+            require_at_least(1, self, name)
+        require((self.max_words or math.inf) >= (self.min_words or 0), "--max-words must not be below --min-words")
+        require(self.sfw or self.words is None, "--words is about what --sfw leaves out; leave out --no-sfw")
+        require(0 < self.novel_threshold <= 1, f"--novel-threshold must be above 0, to 1, not {self.novel_threshold}")
         require(
-            self.prefix is None or (self.category is None and self.keywords is None),
-            "--prefix: stands for itself; leave out --category and --keywords, or --prefix",
+            re.fullmatch("auto|[1-9][0-9]*", self.batch_size) is not None,
+            f"--batch-size must be auto or a number from 1, not {self.batch_size!r}",
         )
+        require_step(self.step)
+        choose("--engine", self.engine, *ENGINES)
+        choose("--precision", self.precision, "auto", "float32", "int8")
         require_name("--run", self.run)
+        self._require_one_way_to_ask()
+        self._require_of_engine()
+
+    @property
+    def number(self) -> int:
+        """How many titles of each prompt of the command line."""
+        return 10 if self.n is None else self.n
+
+    def _require_one_way_to_ask(self) -> None:
+        asked = {"--category": self.category, "--keywords": self.keywords, "--keywords-from": self.keywords_from}
+        given = [option for option, value in asked.items() if value is not None]
+        for way, is_taken in {
+            "--prefix": self.prefix is not None,
+            "--prompts": self.prompts is not None,
+            "--interactive": self.interactive,
+        }.items():
+            others = " and ".join(given)
+            require(not (is_taken and given), f"{way}: stands for itself; leave out {others}, or {way}")
+            given += [way] if is_taken else []
+        require(
+            self.keywords is None or self.keywords_from is None,
+            "--keywords-from: gives the keywords; leave out it or --keywords",
+        )
+        require(not self.interactive or self.out is None, "--interactive: writes to the terminal; leave out --out")
+        is_without = self.prefix is not None or not (
+            self.keywords or self.keywords_from is not None or self.prompts or self.interactive
+        )
+        require(
+            not (self.require_keywords and is_without),
+            "--require-keywords: needs keywords; give --keywords, --keywords-from or --prompts",
+        )
+
+    def _require_of_engine(self) -> None:
+        is_upstream = self.engine == "gpt-2-simple"
+        require(not is_upstream or self.precision != "int8", "--precision int8: gpt-2-simple computes in float32 alone")
+        require(
+            not is_upstream or self.repetition_penalty == 1, "--repetition-penalty: gpt-2-simple has none; leave it out"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportSettings:
     run: str | None = option(None, "Name of the run, a folder in --checkpoint-dir.  [default: run1]")
-    step: int | None = option(None, "Step of the run, of those that --max-checkpoints kept.  [default: the newest]")
+    step: str | None = option(
+        None,
+        "Step of the run, of those kept, or best: that of the lowest held-out loss (finetune --keep-best).  "
+        "[default: the newest]",
+    )
     model: str | None = option(None, "Instead of a run: a base model, by its name in --model-dir or its folder's path.")
     to: str = option(
         "hf",
@@ -401,7 +596,7 @@ class ExportSettings:
     overwrite: bool = option(False, "Replace an export that is already there.", "--overwrite")
 
     def __post_init__(self) -> None:
-        require_at_least(0, self, "step")
+        require_step(self.step)
         choose("--to", self.to, "hf", "ct2", "tf")
         require(self.model is None or self.run is None, "--model: is exported instead of a run; leave out it or --run")
         require(self.model is None or self.step is None, "--step: base models have none; leave it out with --model")

@@ -6,6 +6,7 @@
 A text is its prompt and what the model wrote behind it, up to and with the end token if it wrote one.
 """
 
+import math
 from dataclasses import dataclass
 
 from redditgen.dataset import Dataset
@@ -23,6 +24,8 @@ class Job:
     dataset: Dataset
     start: int
     end: int
+    deadline: float = math.inf
+    """On the clock of time.monotonic, when to save and end before the last step."""
 
 
 def interrupted_at(step: int, job: Job, settings: FinetuneSettings) -> Interrupted:

@@ -12,10 +12,9 @@ from redditgen import tf1
 from redditgen.engines import Job
 from redditgen.engines.gpt2simple_finetuning import Finetuning
 from redditgen.engines.worker_process import LOG, Worker, put_model, scratch
-from redditgen.errors import UsageError
-from redditgen.gpt2.examples import prompt_ids
+from redditgen.gpt2.examples import longest_prompt, prompt_ids
 from redditgen.gpt2.rundir import ModelDir
-from redditgen.gpt2.sampling import through_end
+from redditgen.gpt2.sampling import block_size, through_end
 from redditgen.gpt2.tokenizer import Tokenizer
 from redditgen.settings import FinetuneSettings, GenerateSettings
 
@@ -29,7 +28,7 @@ def finetune(settings: FinetuneSettings, job: Job) -> int:
 
 
 def generate(settings: GenerateSettings, run: ModelDir, prompts: Sequence[str], seed: int) -> Generator[str]:
-    """The text of each prompt, in order, made in blocks of `settings.batch_size`."""
+    """The text of each prompt, in order, made in blocks."""
     if not prompts:
         return
     tokenizer = run.tokenizer()
@@ -47,9 +46,7 @@ def generate(settings: GenerateSettings, run: ModelDir, prompts: Sequence[str], 
 def _job(settings: GenerateSettings, run: ModelDir, tokenizer: Tokenizer, prompts: Sequence[str]) -> dict[str, Any]:
     hparams = run.hparams()
     ids = prompt_ids(list(prompts), tokenizer, run.mark().record_tokens)
-    longest = max(map(len, ids))
-    if longest >= hparams.n_ctx:
-        raise UsageError(f"a prompt of {longest} tokens fills the model's context of {hparams.n_ctx}")
+    longest_prompt(ids, prompts, hparams.n_ctx)
     return {
         "command": "generate",
         "hparams": asdict(hparams),
@@ -58,7 +55,7 @@ def _job(settings: GenerateSettings, run: ModelDir, tokenizer: Tokenizer, prompt
         "temperature": settings.temperature,
         "top_k": settings.top_k,
         "top_p": settings.top_p,
-        "batch_size": settings.batch_size,
+        "batch_size": block_size(settings.batch_size, hparams, settings.length),
         "if_memory_is_short": "lower --batch-size or --length",
     }
 

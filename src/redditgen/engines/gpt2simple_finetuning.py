@@ -14,7 +14,7 @@ from redditgen import tf1
 from redditgen.engines import Job, interrupted_at
 from redditgen.engines.worker_process import LOG, Worker, put_model, scratch
 from redditgen.errors import InputError, Interrupted, UsageError
-from redditgen.gpt2.examples import Examples, prompt_ids
+from redditgen.gpt2.examples import DynamicExamples, Examples, prompt_ids
 from redditgen.gpt2.metrics import Metrics, Report
 from redditgen.gpt2.rundir import COMPACT
 from redditgen.gpt2.tokenizer import Tokenizer
@@ -42,6 +42,8 @@ class Finetuning:
         self.hparams, self.tokenizer = job.weights.hparams(), job.weights.tokenizer()
         self.options = _options(settings, default_learning_rate(self.hparams))
         self.window = min(settings.window, self.hparams.n_ctx)
+        if isinstance(job.dataset.train, DynamicExamples):
+            _log.warning("%s: gpt-2-simple draws the keywords once, not anew every epoch", settings.dataset)
         self.stream = _stream(job.dataset.train, self.mark.record_tokens, self.tokenizer)
         if not self.stream.places(self.window):
             raise InputError(
@@ -188,7 +190,7 @@ def _options(settings: FinetuneSettings, usual_rate: float) -> dict[str, Any]:
         raise UsageError(
             "--memory-saving-gradients: gpt-2-simple has them only with --accumulate-gradients 1; leave one of them out"
         )
-    if settings.precision == "bfloat16":
+    if settings.precision in ("bfloat16", "float16"):
         raise UsageError("--precision: gpt-2-simple computes in float32 alone; leave it out")
     return {
         "batch_size": settings.batch_size or BATCH_SIZE,
@@ -196,7 +198,7 @@ def _options(settings: FinetuneSettings, usual_rate: float) -> dict[str, Any]:
         "learning_rate": settings.learning_rate or usual_rate,
         "optimizer": settings.optimizer,
         "use_memory_saving_gradients": saves_memory,
-        "only_train_transformer_layers": settings.only_train_transformer_layers,
+        "only_train_transformer_layers": settings.trained == "layers",
         "sample_every": settings.sample_every,
         "sample_num": settings.sample_num,
         "save_every": settings.save_every,
@@ -204,11 +206,12 @@ def _options(settings: FinetuneSettings, usual_rate: float) -> dict[str, Any]:
     }
 
 
-def _stream(train: Examples | Stream, record_tokens: str, tokenizer: Tokenizer) -> Stream:
+def _stream(train: Examples | DynamicExamples | Stream, record_tokens: str, tokenizer: Tokenizer) -> Stream:
     """What to cut windows from: records one after another, literal ones each on a line, as in an encoded file."""
     if isinstance(train, Stream):
         return train
-    ids, starts = train.sequences.ids, train.sequences.starts
+    sequences = train.pool(0, np.arange(len(train))).sequences
+    ids, starts = sequences.ids, sequences.starts
     if record_tokens == COMPACT:
         return Stream((ids,))
     [line_break] = tokenizer.encode(["\n"])[0].ids

@@ -1,20 +1,30 @@
 """The torch engine: trains with PyTorch and samples with CTranslate2, on gpt-2-simple's directories."""
 
 import logging
+import math
+import sys
 import time
 from collections.abc import Generator, Iterator, Sequence
-from itertools import chain, count, islice
+from importlib import import_module
+from itertools import count, islice
 from typing import TYPE_CHECKING
 
-from redditgen.engines import Job, interrupted_at
-from redditgen.gpt2.batches import IGNORED, batches, padded
-from redditgen.gpt2.examples import Examples, prompt_ids
-from redditgen.gpt2.metrics import Metrics, Report
+from redditgen.engines import Job, interrupted_at, planning
+from redditgen.engines.reporting import Reporting
+from redditgen.errors import RedditgenError
+from redditgen.gpt2.batches import IGNORED
+from redditgen.gpt2.divergence import Divergence
+from redditgen.gpt2.epochs import batches_from
+from redditgen.gpt2.events import Events
+from redditgen.gpt2.examples import prompt_ids
+from redditgen.gpt2.metrics import measured_since_best
+from redditgen.gpt2.plot import NAME as PLOT
+from redditgen.gpt2.plot import plot
 from redditgen.gpt2.rundir import ModelDir
-from redditgen.gpt2.sampling import Sampler, Sampling, through_end
+from redditgen.gpt2.sampling import Sampler, Sampling, block_size, precision, through_end
 from redditgen.gpt2.training import Evaluation, Training, default_learning_rate
 from redditgen.gpt2.windows import Stream
-from redditgen.interrupts import held_back
+from redditgen.interrupts import ended_like_ctrl_c, held_back
 from redditgen.output import whole
 from redditgen.progress import Progress
 from redditgen.settings import FinetuneSettings, GenerateSettings
@@ -25,22 +35,45 @@ if TYPE_CHECKING:
     Batch = tuple[torch.Tensor, torch.Tensor]  # inputs and targets, both [rows, tokens]
 
 BATCH_SIZE = 32  # records or windows
+# Of 10 s together on a slow core.
+_SLOW_IMPORTS = ("torch", "transformers", "transformers.modeling_utils", "transformers.models.gpt2.modeling_gpt2")
 
 _log = logging.getLogger(__name__)
 
 
 def finetune(settings: FinetuneSettings, job: Job) -> int:
-    """Train a run to `job.end` and save it; gives the step reached.
+    """Train a run to `job.end`, or until the settings end it before, and save it; gives the step reached.
 
-    Raises Interrupted, with the run saved, on Ctrl-C or SIGTERM.
+    Raises Interrupted, with the run saved, on Ctrl-C or SIGTERM, and RedditgenError, with the last good checkpoint
+    kept, where the loss goes up for good or is no number.
     """
-    return _Finetuning(settings, job).run()
+    with ended_like_ctrl_c():
+        _load_libraries()
+        return _Finetuning(settings, job).run()
+
+
+def _load_libraries() -> None:
+    """Import what takes long, interrupted only in between: C++ that is being loaded aborts where a signal raises."""
+    with held_back() as interrupted:
+        for name in _SLOW_IMPORTS:
+            if name == "torch" and name not in sys.modules:
+                _log.info("loading PyTorch")
+            import_module(name)
+            if interrupted():
+                raise KeyboardInterrupt
 
 
 def generate(settings: GenerateSettings, run: ModelDir, prompts: Sequence[str], seed: int) -> Generator[str]:
-    """The text of each prompt, in order, made in blocks of `settings.batch_size`."""
-    how = Sampling(temperature=settings.temperature, top_k=settings.top_k, top_p=settings.top_p, length=settings.length)
-    yield from Sampler(run).blocks(prompts, settings.batch_size, how, seed)
+    """The text of each prompt, in order, made in blocks."""
+    how = Sampling(
+        temperature=settings.temperature,
+        top_k=settings.top_k,
+        top_p=settings.top_p,
+        length=settings.length,
+        repetition_penalty=settings.repetition_penalty,
+    )
+    size = block_size(settings.batch_size, run.hparams(), settings.length)
+    yield from Sampler(run, precision(settings.precision)).blocks(prompts, size, how, seed)
 
 
 class _Finetuning:
@@ -51,73 +84,138 @@ class _Finetuning:
         hparams = job.weights.hparams()
         self.tokenizer = job.weights.tokenizer()
         self.batch_size = settings.batch_size or BATCH_SIZE
+        plan = planning.plan(settings, job, self.batch_size)
+        begun = planning.beginning(settings, job, plan)
         self.training = Training(
             hparams,
-            job.weights.tensors(),
-            rate=settings.learning_rate or default_learning_rate(hparams),
+            begun.weights.tensors,
+            rate=settings.learning_rate or default_learning_rate(hparams, plan.train),
             end=job.end,
-            precision=settings.precision,
+            plan=plan,
             optimizer=settings.optimizer,
-            only_layers=settings.only_train_transformer_layers,
-            save_memory=settings.memory_saving_gradients,
+            base=begun.base,
+            adapters=begun.adapters,
+            seed=settings.seed,
         )
-        if job.start and (state := job.run.optimizer_state()):
+        if begun.is_resumed and (state := job.run.optimizer_state()):
             self.training.restore_optimizer(state, job.start)
-        self.metrics = Metrics(job.run.path / "metrics.jsonl")
-        self.losses: list[float] = []  # of the steps since the last report
-        self.tokens = 0
-        self.started = time.monotonic()
+        self.divergence = Divergence(hparams.n_vocab)
+        self.measured_at = self.saved_at = job.start
 
     def run(self) -> int:
         run, start, end = self.job.run, self.job.start, self.job.end
         if not start:
             run.clear()
         run.start(self.job.weights, self.data.mark)
-        self.metrics.cut(start)
-        if not start and len(self.data.held_out):
-            self._report(0)
-        with held_back() as interrupted, Progress(run.path.name, unit="steps", total=end, done=start) as progress:
-            for step, now in zip(range(start + 1, end + 1), self._steps(start), strict=False):
-                self.losses.append(self.training.step(step, *now))
-                self.tokens += sum(int((targets != IGNORED).sum()) for _, targets in now)
-                progress.update(1, f"loss {self.losses[-1]:.3f}")
-                stop = interrupted()
-                self._write(step, last=stop or step == end)
-                if stop:
-                    raise interrupted_at(step, self.job, self.settings)
+        run.metrics.cut(start)
+        bar = Progress(run.path.name, unit="steps", total=end, done=start)
+        with bar as progress, Events(run.path, start) as events:
+            self.reporting = Reporting(run.metrics, events, self.training.device)
+            if not start and len(self.data.held_out):
+                self._report(0)
+            with held_back() as interrupted:
+                for step, now in zip(range(start + 1, end + 1), self._timed_steps(start), strict=False):
+                    self._learn(step, now)
+                    progress.update(1, self.reporting.note())
+                    if self._has_ended(step, interrupted()):
+                        return step
         return end
 
-    def _write(self, step: int, *, last: bool) -> None:
-        """Report, sample and save, whatever is due after a step."""
+    def _timed_steps(self, done: int) -> "Iterator[list[Batch]]":
+        """The batches of each step; making them counts as a part of it."""
+        steps = self._steps(done)
+        while True:
+            self.reporting.begin_step()
+            yield next(steps)
+
+    def _learn(self, step: int, batches: "list[Batch]") -> None:
+        self.batches, loss = batches, self.training.step(step, *batches)
+        self.reporting.end_step(
+            loss,
+            tokens=sum(int((targets != IGNORED).sum()) for _, targets in batches),
+            titles=0 if isinstance(self.data.train, Stream) else sum(len(inputs) for inputs, _ in batches),
+        )
+        self.divergence.add(loss)
+        if self.divergence.is_certain:
+            raise self._diverged(step, loss)
+
+    def _has_ended(self, step: int, is_interrupted: bool) -> bool:
+        """Write what is due after a step; raises Interrupted where that was asked for."""
+        is_late = time.monotonic() >= self.job.deadline
+        is_stalled = self._write(step, last=is_interrupted or is_late or step == self.job.end)
+        if step == self.job.end:
+            return True
+        if is_interrupted:
+            raise interrupted_at(step, self.job, self.settings)
+        if is_late or is_stalled:
+            why = f"--time-limit {self.settings.time_limit}" if is_late else f"--early-stop {self.settings.early_stop}"
+            _log.info("%s: saved at step %d, by %s", self.job.run.path, step, why)
+        return is_late or is_stalled
+
+    def _write(self, step: int, *, last: bool) -> bool:
+        """Report, sample and save, whatever is due after a step; gives whether --early-stop ends the run there."""
         settings = self.settings
-        if last or _is_due(step, settings.print_every) or _is_due(step, settings.val_every):
+        saves = last or _is_due(step, settings.save_every)
+        # Reported before each save, so that a run that goes on from it lacks no step's loss in its next report.
+        if saves or _is_due(step, settings.print_every) or _is_due(step, settings.val_every):
             self._report(step)
+        is_stalled = self._is_stalled(step)
         if _is_due(step, settings.sample_every):
             self._sample(step)
-        if last or _is_due(step, settings.save_every):
-            state, keep = self.training.optimizer_state(), settings.max_checkpoints
-            self.job.run.write_step(step, self.training.tensors(), state, keep=keep)
+        is_best = settings.keep_best and self.measured_at == step and self.job.run.best_step(step) == step
+        if saves or is_stalled or is_best:
+            self._save(step, last=last or is_stalled)
+        return is_stalled
+
+    def _is_stalled(self, step: int) -> bool:
+        """Whether the held-out loss, measured at this step, has not become lower for long enough."""
+        settings = self.settings
+        if settings.early_stop is None or self.measured_at != step:
+            return False
+        reports, after = self.job.run.metrics.reports(), self.job.start if settings.more else 0
+        return measured_since_best(reports, after=after) >= settings.early_stop
+
+    def _save(self, step: int, *, last: bool) -> None:
+        """Save, unless the loss may be going up for good, or raise RedditgenError if it were the `last` chance."""
+        run, settings = self.job.run, self.settings
+        loss = self.training.loss(*self.batches)
+        if self.divergence.may_be or self.divergence.may_begin(loss):
+            if last:
+                raise self._diverged(step, loss)
+            _log.warning("%s: not saved at step %d, since the loss is going up", run.path, step)
+            return
+        run.metrics.settle()
+        run.write_step(
+            step,
+            self.training.tensors(),
+            self.training.optimizer_state(),
+            keep=settings.max_checkpoints,
+            best=run.best_step(step) if settings.keep_best else None,
+            save_adapters=self.training.adapters.save if self.training.adapters else None,
+        )
+        self.saved_at = step
+        if settings.plot:
+            plot(run.metrics.reports(), run.path / PLOT)
+
+    def _diverged(self, step: int, loss: float) -> RedditgenError:
+        kept = f"the checkpoint of step {self.saved_at} is kept" if self.saved_at else "nothing was saved"
+        return RedditgenError(
+            f"{self.job.run.path}: the loss is {loss:.2f} at step {step}, after "
+            f"{self.divergence.began_at:.2f} at first, so training has ended; {kept}; "
+            f"lower --learning-rate, which is {self.training.rate:g}"
+        )
 
     def _steps(self, done: int) -> "Iterator[list[Batch]]":
         """The batches of each step from `done` + 1 on; they follow from the seed and the step alone."""
         a_step = self.settings.accumulate_gradients or 1
-        match self.data.train:
-            case Examples() as examples:
-                one_by_one = self._batches(examples, done * a_step)
-                while True:
-                    yield list(islice(one_by_one, a_step))
-            case Stream() as stream:
-                for step in count(done + 1):
-                    yield self._windows(stream, step, a_step)
-
-    def _batches(self, examples: Examples, done: int) -> "Iterator[Batch]":
-        import numpy as np
-
-        lengths, size, seed = examples.sequences.lengths, self.batch_size, self.settings.seed
-        a_pass = -(-len(lengths) // size)
-        epochs = (batches(lengths, size, np.random.default_rng([seed, epoch])) for epoch in count(done // a_pass))
-        for indices in islice(chain.from_iterable(epochs), done % a_pass, None):
-            yield padded(examples.sequences, indices)
+        data, settings = self.data.train, self.settings
+        if isinstance(data, Stream):
+            yield from (self._windows(data, step, a_step) for step in count(done + 1))
+            return
+        titles_alone = settings.loss_on == "title"
+        one_by_one = batches_from(done * a_step, data, self.batch_size, settings.seed, titles_alone=titles_alone)
+        while True:
+            yield list(islice(one_by_one, a_step))
 
     def _windows(self, stream: Stream, step: int, a_step: int) -> "list[Batch]":
         import torch
@@ -131,18 +229,10 @@ class _Finetuning:
         measured: Evaluation | None = None
         if len(self.data.held_out) and (step in (0, self.job.end) or _is_due(step, self.settings.val_every)):
             measured = self.training.evaluate(self.data.held_out, self.batch_size)
-        report = Report(
-            step=step,
-            loss=sum(self.losses) / len(self.losses) if self.losses else None,
-            val_loss=measured.loss if measured else None,
-            val_bits_per_char=measured.bits_per_char if measured else None,
-            tokens=self.tokens,
-            seconds=round(time.monotonic() - self.started, 3),
-            lr=self.training.learning_rate(step),
-        )
-        self.losses = []
-        self.metrics.add(report)
-        _log.info("%s", report)
+            self.measured_at = step
+            if not math.isfinite(measured.loss):
+                raise self._diverged(step, measured.loss)
+        self.reporting.report(step, self.training.learning_rate(step), measured)
 
     def _sample(self, step: int) -> None:
         """Write records that the network makes of nothing, to `<sample_dir>/<run>/samples-<step>`."""

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from redditgen.errors import InputError, MissingError
+from redditgen.output import settle
 
 if TYPE_CHECKING:
     import numpy as np
@@ -109,6 +110,7 @@ def write(prefix: Path, tensors: "Mapping[str, np.ndarray]") -> None:
             os.fsync(file.fileno())
         new_data.replace(data)
         new_index.replace(index)
+        settle(prefix.parent)
     except OSError as error:
         raise InputError(f"{prefix}: can't be written: {error.strerror or error}") from error
     finally:

@@ -51,7 +51,10 @@ def _head_and_loss() -> "type[torch.autograd.Function]":
                 hidden, weight = hidden.to(dtype), weight.to(dtype)
                 total = torch.zeros((), device=hidden.device)
                 for_hidden = torch.empty_like(hidden)
-                for_weight = torch.zeros(weight.shape, device=weight.device)
+                learns = ctx.needs_input_grad[1]
+                for_weight = torch.zeros(weight.shape, device=weight.device) if learns else None
+                # float16 ends at 65,504, which a sum over rows would reach.
+                shrunk = 64 if dtype == torch.float16 else 1
                 slices = (tensor.split(ROWS_AT_ONCE) for tensor in (hidden, targets, for_hidden))
                 for rows, wanted, gradient in zip(*slices, strict=True):
                     scores = torch.log_softmax((rows @ weight.t()).float(), dim=-1)
@@ -60,14 +63,16 @@ def _head_and_loss() -> "type[torch.autograd.Function]":
                     excess.scatter_add_(1, wanted[:, None], -torch.ones_like(wanted[:, None], dtype=excess.dtype))
                     excess = excess.to(dtype)
                     torch.mm(excess, weight, out=gradient)
-                    if ctx.needs_input_grad[1]:
-                        for_weight += excess.t() @ rows
+                    if for_weight is not None:
+                        for_weight.add_(excess.t() @ (rows / shrunk if shrunk > 1 else rows), alpha=shrunk)
+                    del scores, excess  # before the next slice's are made
             ctx.save_for_backward(for_hidden, for_weight)
             return total
 
         @staticmethod
         def backward(ctx: Any, scale: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, None]:
             for_hidden, for_weight = ctx.saved_tensors
-            return for_hidden.float() * scale, for_weight * scale if ctx.needs_input_grad[1] else None, None
+            # In place: at GPT-2's vocabulary the weight's gradient is the largest tensor there is.
+            return for_hidden.float() * scale, None if for_weight is None else for_weight.mul_(scale), None
 
     return HeadAndLoss

@@ -6,14 +6,14 @@
 `checkpoint` names the newest checkpoint and the older ones kept (TensorFlow's CheckpointState as text), `counter` its
 step. What redditgen knows about a run besides stands in `redditgen.json`; a run without it, such as one made by
 gpt-2-simple, is read with literal tokens. `optimizer-500.safetensors` lets the torch engine go on as if it had not
-stopped.
+stopped, and so do `adapters-500/`, of which the checkpoint has the product (see lora.py).
 """
 
 import json
 import re
 import shlex
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,18 +22,23 @@ from redditgen import bundled, markup
 from redditgen.errors import InputError, MissingError
 from redditgen.gpt2 import bundle
 from redditgen.gpt2.huggingface import HuggingFaceDir
+from redditgen.gpt2.lora import AdapterDir
+from redditgen.gpt2.metrics import Metrics, best
+from redditgen.gpt2.plot import NAME as PLOT
 from redditgen.gpt2.tokenizer import Tokenizer
 from redditgen.gpt2.weights import Hparams
 from redditgen.markup import Record
-from redditgen.output import make_folder, whole
+from redditgen.output import make_folder, whole, whole_folder
 from redditgen.settings import OPENAI_MODELS
 
 if TYPE_CHECKING:
     from redditgen.gpt2.weights import Tensors
 
 COMPACT, LITERAL = "compact", "literal"
+BEST = "best"  # for the number of a step
 _OLD_NAMES = {"117M": "124M", "345M": "355M"}  # as OpenAI first called them
 NO_RECORDS = "none"  # of a run that learned from plain text
+_LEFT = re.compile(r"\.(?!ctranslate2-).+\.\d+\.tmp")  # by a process that was killed while it wrote a file of a run
 _LATEST = re.compile(r'^model_checkpoint_path: "(.+)"$', re.MULTILINE)
 
 
@@ -89,6 +94,10 @@ class ModelDir:
     def mark_path(self) -> Path:
         return self.path / "redditgen.json"
 
+    @property
+    def metrics(self) -> Metrics:
+        return Metrics(self.path / "metrics.jsonl")
+
     def hparams(self) -> Hparams:
         return Hparams.load(self.path / "hparams.json")
 
@@ -130,6 +139,22 @@ class ModelDir:
             )
         return prefix
 
+    def best(self) -> "ModelDir":
+        """This directory at the checkpoint of the lowest held-out loss, of those that are there."""
+        if step := self.best_step():
+            return ModelDir(self.path, step)
+        there = ", ".join(map(str, self._steps())) or "none"
+        raise MissingError(
+            f"{self.path / 'metrics.jsonl'}: has no held-out loss of a checkpoint that is there (steps {there}); "
+            "finetune --keep-best keeps the best"
+        )
+
+    def best_step(self, making: int | None = None) -> int | None:
+        """The step of that checkpoint, if it is known; with `making`, a step that is yet to be saved, counted in."""
+        there = [*self._steps(), making]
+        found = best(report for report in self.metrics.reports() if report.step in there)
+        return found.step if found else None
+
     def _steps(self) -> list[int]:
         """The steps whose checkpoints are there, in order."""
         numbers = (path.stem.partition("-")[2] for path in self.path.glob("model-*.index"))
@@ -154,6 +179,9 @@ class ModelDir:
     def start(self, base: "Weights", mark: Mark) -> None:
         """Make this directory a run of a model of `base`'s shape and vocabulary, marked as ours."""
         make_folder(self.path)
+        for left in self.path.glob(".*.tmp"):
+            if _LEFT.fullmatch(left.name):
+                _delete(left)
         if isinstance(base, HuggingFaceDir):
             base.hparams().save(self.path / "hparams.json")
             base.tokenizer().save(self.path)
@@ -161,35 +189,59 @@ class ModelDir:
             for name in ("hparams.json", "encoder.json", "vocab.bpe"):
                 with whole(self.path / name) as temporary:
                     temporary.write_bytes((base.path / name).read_bytes())
+        else:
+            self._delete_steps_after(base.step())
         mark.save(self.mark_path)
 
     def clear(self) -> None:
         """Delete what a run before this one wrote here, and nothing else."""
         if not self.path.is_dir():
             return
-        for name in ("checkpoint", "counter", "metrics.jsonl", self.mark_path.name):
-            (self.path / name).unlink(missing_ok=True)
-        for path in (*self._of_steps(), *self.path.glob("events.out.tfevents.*")):
-            path.unlink()
-        for folder in self.path.glob("ctranslate2-*"):
-            shutil.rmtree(folder)
+        for name in ("checkpoint", "counter", "metrics.jsonl", PLOT, self.mark_path.name):
+            _delete(self.path / name)
+        for path in (*self._of_steps(), *self.path.glob("events.out.tfevents.*"), *self.path.glob("ctranslate2-*")):
+            _delete(path)
+
+    def _delete_steps_after(self, step: int) -> None:
+        """They come again. What was killed just before it named its new checkpoint has left a whole one."""
+        for path in self._of_steps():
+            number = path.name.partition(".")[0].rpartition("-")[2]
+            if number.isdigit() and int(number) > step:
+                _delete(path)
 
     def _of_steps(self) -> list[Path]:
-        return [*self.path.glob("model-*"), *self.path.glob("optimizer-*")]
+        return [path for kind in ("model", "optimizer", "adapters") for path in self.path.glob(f"{kind}-*")]
 
-    def write_step(self, step: int, tensors: "Tensors", optimizer: "Tensors", *, keep: int = 1) -> None:
-        """Save a checkpoint and make it the newest; older ones but the `keep` newest go only after that (0: none)."""
+    def write_step(
+        self,
+        step: int,
+        tensors: "Tensors",
+        optimizer: "Tensors",
+        *,
+        keep: int = 1,
+        best: int | None = None,
+        save_adapters: Callable[[Path], None] | None = None,
+    ) -> None:
+        """Save a checkpoint and make it the newest; older ones but the `keep` newest go only after that (0: none).
+
+        That of step `best` stays too. Whenever this is cut short, the checkpoint before it is there, or the new one.
+        `tensors` have the adapters in them that `save_adapters` writes into a folder.
+        """
         from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
-        path = self._optimizer_path(step)
+        folder, path = self._adapters_path(step), self._optimizer_path(step)
+        _delete(folder)  # of a checkpoint that was never finished
+        if save_adapters:
+            with whole_folder(folder) as temporary:
+                save_adapters(temporary)
         with whole(path) as temporary:
             try:
                 save_file(optimizer, temporary)
             except SafetensorError as error:  # a full disk, among others
                 raise InputError(f"{path}: can't be written: {error}") from error
         bundle.write(self.path / f"model-{step}", tensors)
-        self._make_newest(step, keep)
+        self._make_newest(step, keep, best)
 
     def move_step(self, step: int, files: Iterable[Path], *, keep: int = 1) -> None:
         """The same with a checkpoint's files as TensorFlow wrote them, `model-<step>.*` on the same disk."""
@@ -199,15 +251,26 @@ class ModelDir:
                 file.replace(temporary)
         self._make_newest(step, keep)
 
-    def _make_newest(self, step: int, keep: int) -> None:
+    def _make_newest(self, step: int, keep: int, best: int | None = None) -> None:
         with whole(self.path / "counter") as temporary:
             temporary.write_text(f"{step}\n", encoding="utf8")
-        kept = [*(other for other in self._steps() if other < step), step][-keep or None :]
+        there = [*(other for other in self._steps() if other < step), step]
+        kept = [number for number in there if number in there[-keep or None :] or number == best]
         self._point_to(*(f"model-{number}" for number in kept))
-        names = {f"model-{number}" for number in kept} | {f"optimizer-{step}"}
+        names = {f"{kind}-{number}" for number in kept for kind in ("model", "adapters")} | {f"optimizer-{step}"}
+        if adapters := self.adapters():
+            names.add(adapters.base().path)  # may be an earlier checkpoint of the run itself
         for path in self._of_steps():
             if path.name.partition(".")[0] not in names:
-                path.unlink()
+                _delete(path)
+
+    def adapters(self) -> AdapterDir | None:
+        """Those of the newest checkpoint, if it was trained with any."""
+        folder = self._adapters_path(self.step())
+        return AdapterDir(folder) if folder.is_dir() else None
+
+    def _adapters_path(self, step: int) -> Path:
+        return self.path / f"adapters-{step}"
 
     def optimizer_state(self) -> "Tensors":
         """What the optimizer of the newest checkpoint remembered; empty if it was not saved, as by gpt-2-simple."""
@@ -230,6 +293,17 @@ class ModelDir:
         lines = [f'model_checkpoint_path: "{names[-1]}"', *(f'all_model_checkpoint_paths: "{name}"' for name in names)]
         with whole(self.path / "checkpoint") as temporary:
             temporary.write_text("\n".join(lines) + "\n", encoding="utf8")
+
+
+def _delete(path: Path) -> None:
+    """Delete a file or a folder, if it is there."""
+    try:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: can't be deleted: {error.strerror or error}") from error
 
 
 Weights = ModelDir | HuggingFaceDir
@@ -274,11 +348,17 @@ def model_at(path: Path) -> Weights:
     )
 
 
-def find_run(name: str, checkpoint_dir: Path, step: int | None = None) -> ModelDir:
-    """A run by name, at its newest step or at `step`; raises MissingError naming what there is."""
+def find_run(name: str, checkpoint_dir: Path, step: str | None = None) -> ModelDir:
+    """A run by name, at the step that is now its newest, or at `step`, a number or `best`.
+
+    Raises MissingError naming what there is.
+    """
     place = checkpoint_dir / name
     if (place / "checkpoint").exists():
-        return ModelDir(place, step)
+        if step == BEST:
+            return ModelDir(place).best()
+        # Known from here on by its number: a finetuning of the run may go on meanwhile.
+        return ModelDir(place, ModelDir(place).step() or None if step is None else int(step))
     there = sorted(p.parent.name for p in checkpoint_dir.glob("*/checkpoint"))
     raise MissingError(
         f"run {name}: no {place / 'checkpoint'}; make it with: redditgen finetune DATASET --run {name} "

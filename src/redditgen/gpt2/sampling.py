@@ -1,28 +1,25 @@
 """Sampling with CTranslate2, from a model directory's own weights.
 
-The CTranslate2 model is built once for each checkpoint and kept beside it (`ctranslate2-<step>/`). Prompts run in
-fixed blocks; each block has a generator and a seed of its own, since CTranslate2 reads its seed only when a generator
-is made. So the same seed and block size give the same texts, and a block can be made again without those before it.
+Prompts run in fixed blocks; each block has a generator and a seed of its own, since CTranslate2 reads its seed only
+when a generator is made. So the same seed and block size give the same texts, and a block can be made again without
+those before it.
 """
 
 import random
-import shutil
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from redditgen.errors import UsageError
-from redditgen.gpt2.examples import prompt_ids
+from redditgen.gpt2.ctranslate2_model import FLOAT32, INT8, built
+from redditgen.gpt2.examples import longest_prompt, prompt_ids
 from redditgen.gpt2.rundir import COMPACT, ModelDir
-from redditgen.gpt2.tokenizer import Tokenizer
 from redditgen.gpt2.weights import Hparams
 from redditgen.markup import END
-from redditgen.output import whole_folder
 
-if TYPE_CHECKING:
-    from redditgen.gpt2.weights import Tensors
+AUTO = "auto"
+
+_ROWS_MAX = 256  # on two cores more are no faster
+_CACHE = 2**30  # bytes that the keys and values of a block may take
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,22 +31,35 @@ class Sampling:
     top_p: float
     length: int
     """The most tokens written behind a prompt."""
+    repetition_penalty: float = 1.0
 
 
 class Sampler:
-    """Continues prompts with a run's newest weights."""
+    """Continues prompts with a run's newest weights, kept in `precision`."""
 
-    def __init__(self, model: ModelDir) -> None:
+    def __init__(self, model: ModelDir, precision: str = FLOAT32) -> None:
         self._hparams = model.hparams()
         self._tokenizer = model.tokenizer()
         self._tokens = self._tokenizer.tokens()
         self._record_tokens = model.mark().record_tokens
-        self._folder = built(model, self._hparams, self._tokenizer)
+        self._folder = built(model, precision)
 
     def blocks(self, prompts: Sequence[str], size: int, how: Sampling, seed: int) -> Iterator[str]:
-        """The texts of any number of prompts, `size` at a time."""
-        for number, start in enumerate(range(0, len(prompts), size)):
-            yield from self.continued(prompts[start : start + size], how, block_seed(seed, number))
+        """The texts of any number of prompts, in order; those of like length are made together, `size` at a time.
+
+        Rows of one length begin to write at once, where a shorter one would wait until the longest has been read.
+        """
+        lengths = list(map(len, prompt_ids(list(prompts), self._tokenizer, self._record_tokens)))
+        order = sorted(range(len(prompts)), key=lengths.__getitem__)
+        block_of = {row: place // size for place, row in enumerate(order)}
+        made: dict[int, str] = {}
+        for row in range(len(prompts)):
+            if row not in made:
+                number = block_of[row]
+                rows = order[number * size : (number + 1) * size]
+                texts = self.continued([prompts[one] for one in rows], how, block_seed(seed, number))
+                made |= zip(rows, texts, strict=True)
+            yield made.pop(row)
 
     def continued(self, prompts: Sequence[str], how: Sampling, seed: int) -> Iterator[str]:
         """One block: the text of each prompt with what the model writes behind it, up to and with the end token.
@@ -60,10 +70,7 @@ class Sampler:
         import ctranslate2
 
         ids = prompt_ids(list(prompts), self._tokenizer, self._record_tokens)
-        longest = max(map(len, ids))
-        room = self._hparams.n_ctx - longest
-        if room < 1:
-            raise UsageError(f"a prompt of {longest} tokens fills the model's context of {self._hparams.n_ctx}")
+        room = self._hparams.n_ctx - longest_prompt(ids, prompts, self._hparams.n_ctx)
         ctranslate2.set_random_seed(seed)
         generator = ctranslate2.Generator(str(self._folder), inter_threads=1)
         results = generator.generate_batch(
@@ -96,6 +103,23 @@ class Sampler:
         return text + END if ended else through_end(text)
 
 
+def block_size(asked: str, hparams: Hparams, length: int) -> int:
+    """How many rows a block has: as many as are asked for, or by the model's size alone.
+
+    It must not depend on the machine, since another size gives other texts.
+    """
+    if asked != AUTO:
+        return int(asked)
+    a_token = 2 * hparams.n_layer * hparams.n_embd * 4  # bytes of its key and value in every layer
+    rows = _CACHE // (a_token * min(2 * length, hparams.n_ctx))
+    return min(_ROWS_MAX, 1 << max(rows, 1).bit_length() - 1)  # a power of two
+
+
+def precision(asked: str) -> str:
+    """What the weights are kept in: int8 is about twice as fast on a CPU, and costs mini 0.001 bits per character."""
+    return INT8 if asked == AUTO else asked
+
+
 def block_seed(seed: int, block: int) -> int:
     """A block's own seed, so that it does not depend on those before it."""
     return random.Random(f"{seed}:{block}").randrange(2**31)
@@ -108,71 +132,12 @@ def through_end(text: str) -> str:
 
 
 def _options(how: Sampling, vocabulary: int) -> dict[str, Any]:
+    penalty = {"repetition_penalty": how.repetition_penalty}
     if how.temperature == 0:
-        return {"sampling_topk": 1}
+        return {**penalty, "sampling_topk": 1}
     return {
+        **penalty,
         "sampling_temperature": how.temperature,
         "sampling_topk": how.top_k or vocabulary,
         "sampling_topp": how.top_p or 1.0,
     }
-
-
-def built(model: ModelDir, hparams: Hparams, tokenizer: Tokenizer) -> Path:
-    """The folder of the CTranslate2 model of a directory's newest checkpoint, built if it is not there yet."""
-    folder = model.path / f"ctranslate2-{model.step()}"
-    if not folder.exists():
-        for outdated in model.path.glob("ctranslate2-*"):
-            shutil.rmtree(outdated, ignore_errors=True)
-        spec = specification(hparams, tokenizer, model.tensors())
-        with whole_folder(folder) as temporary:
-            spec.save(str(temporary))
-    return folder
-
-
-def specification(hparams: Hparams, tokenizer: Tokenizer, tensors: "Tensors") -> Any:
-    """A GPT-2 as CTranslate2's model specification, whose `save` writes a folder that its Generator reads."""
-    specs = _specs()
-    spec = specs.TransformerDecoderModelSpec.from_config(
-        hparams.n_layer, hparams.n_head, pre_norm=True, activation=specs.Activation.GELUTanh
-    )
-    spec.register_vocabulary(tokenizer.tokens())
-    spec.config.bos_token = spec.config.eos_token = spec.config.unk_token = END
-    decoder = spec.decoder
-    decoder.scale_embeddings = False
-    decoder.embeddings.weight = decoder.projection.weight = tensors["model/wte"]
-    decoder.position_encodings.encodings = tensors["model/wpe"]
-    _layer_norm(decoder.layer_norm, tensors, "model/ln_f")
-    for number, layer in enumerate(decoder.layer):
-        at = f"model/h{number}"
-        _layer_norm(layer.self_attention.layer_norm, tensors, f"{at}/ln_1")
-        _linear(layer.self_attention.linear[0], tensors, f"{at}/attn/c_attn")
-        _linear(layer.self_attention.linear[1], tensors, f"{at}/attn/c_proj")
-        _layer_norm(layer.ffn.layer_norm, tensors, f"{at}/ln_2")
-        _linear(layer.ffn.linear_0, tensors, f"{at}/mlp/c_fc")
-        _linear(layer.ffn.linear_1, tensors, f"{at}/mlp/c_proj")
-    spec.validate()
-    spec.optimize(quantization="float32")
-    return spec
-
-
-def _specs() -> Any:
-    """ctranslate2.specs without torch, which it imports for 3 s where it can, and needs for bfloat16 alone."""
-    modules: dict[str, Any] = sys.modules
-    is_loaded = "torch" in modules
-    if not is_loaded:
-        modules["torch"] = None  # as if it were not installed
-    try:
-        from ctranslate2 import specs
-    finally:
-        if not is_loaded:
-            del modules["torch"]
-    return specs
-
-
-def _layer_norm(spec: Any, tensors: "Tensors", name: str) -> None:
-    spec.gamma, spec.beta = tensors[f"{name}/g"], tensors[f"{name}/b"]
-
-
-def _linear(spec: Any, tensors: "Tensors", name: str) -> None:
-    # [1, in, out] in the checkpoint, [out, in] in CTranslate2.
-    spec.weight, spec.bias = tensors[f"{name}/w"][0].T.copy(), tensors[f"{name}/b"]

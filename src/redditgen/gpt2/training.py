@@ -1,28 +1,38 @@
 """One network in training: its optimizer, learning rate and precision."""
 
+import logging
 import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from redditgen.errors import InputError
-from redditgen.gpt2.batches import IGNORED, batches, padded
+from redditgen.gpt2.batches import IGNORED, batches, in_title, padded
+from redditgen.gpt2.device import best_device, give_back_what_is_freed, is_out_of_memory
 from redditgen.gpt2.examples import Examples
+from redditgen.gpt2.lora import NOWHERE, Adapters, Base
 from redditgen.gpt2.loss import summed_loss, token_losses
-from redditgen.gpt2.weights import Hparams, network, put, take
+from redditgen.gpt2.memory import Plan
+from redditgen.gpt2.networks import learning, loaded
+from redditgen.gpt2.optimizers import LightOptimizer, Optimizer
+from redditgen.gpt2.weights import Hparams, take
 
 if TYPE_CHECKING:
     import torch
-    from numpy.typing import NDArray
     from transformers import GPT2LMHeadModel
 
     from redditgen.gpt2.weights import Tensors
 
+    Batch = tuple[torch.Tensor, torch.Tensor]  # inputs and targets, both [rows, tokens]
+
 WARM_UP = 20  # steps in which the learning rate rises
 DECAY = 0.2  # share of the steps, at the end, in which it falls to zero
-BETAS, WEIGHT_DECAY = (0.9, 0.99), 0.01  # of AdamW
-_MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's names of them
+OF_ADAPTERS = 10  # times the rate of the weights themselves, as is usual for LoRA
+
+_log = logging.getLogger(__name__)
 
 
 def learning_rate(step: int, end: int, full: float) -> float:
@@ -31,9 +41,9 @@ def learning_rate(step: int, end: int, full: float) -> float:
     return full * min(1.0, step / WARM_UP, left)
 
 
-def default_learning_rate(hparams: Hparams) -> float:
+def default_learning_rate(hparams: Hparams, train: str = "full") -> float:
     """gpt-2-simple's 1e-4 at 124M's width, and more for narrower models: 3e-4 for mini, the best of four by trial."""
-    return 1e-4 * 768 / hparams.n_embd
+    return 1e-4 * 768 / hparams.n_embd * (OF_ADAPTERS if train == "lora" else 1)
 
 
 @dataclass(frozen=True)
@@ -50,74 +60,130 @@ class Training:
     def __init__(
         self,
         hparams: Hparams,
-        tensors: "Tensors",
+        weights: "Callable[[], Tensors]",
         *,
         rate: float,
         end: int,
-        precision: str,
+        plan: Plan,
         optimizer: str = "adam",
-        only_layers: bool = False,
-        save_memory: bool = False,
+        base: Base = NOWHERE,
+        adapters: Path | None = None,
+        seed: int = 0,
     ) -> None:
-        """Put `tensors` into a network; `end` is the step at which the learning rate has fallen.
+        """Put what `weights` reads into a network; `end` is the step at which the learning rate has fallen.
 
-        `only_layers` leaves the embeddings and the last norm as they are. `save_memory` keeps only each layer's input
-        and computes the rest again on the way back. The optimizer is AdamW, or `sgd`: plain gradient descent at an even
-        rate and without clipping, as gpt-2-simple's.
+        With adapters `weights` is read again whenever they are merged, so that it need not stay in memory; `base` says
+        where it is, and `adapters` is the folder of those to go on with. The optimizer is AdamW, or `sgd`: plain
+        gradient descent at an even rate and without clipping, as gpt-2-simple's.
         """
-        import torch
-
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.hparams, self.rate, self.end, self.is_sgd = hparams, rate, end, optimizer == "sgd"
-        self.model = network(hparams)
-        put(tensors, self.model)
-        cast("torch.nn.Module", self.model).to(self.device)
+        self.device = best_device()
+        self.hparams, self.rate, self.end, self.plan = hparams, rate, end, plan
+        if plan.saves_memory and self.device.type == "cpu":
+            give_back_what_is_freed()
+        self._weights, self.is_sgd = weights, optimizer == "sgd"
+        self.model = loaded(hparams, weights(), plan, self.device)
         self.model.generation_config.pad_token_id = hparams.n_vocab - 1
-        self.learning = {
-            name: parameter
-            for name, parameter in self.model.named_parameters()
-            if not only_layers or name.startswith("transformer.h.")
-        }
-        self.model.requires_grad_(False)
+        self.adapters: Adapters | None = None
+        if plan.train == "lora":
+            self.adapters = Adapters(self.model, plan.lora_rank, base, seed=seed)
+            if adapters:
+                self.adapters.load(adapters)
+        self.learning = dict(learning(self.model, plan.train, hparams.n_layer))
         for parameter in self.learning.values():
             parameter.requires_grad_(True)
-        if save_memory:
-            # It has the second name from transformers 5.23 on, where the first one warns.
-            model: Any = self.model
-            enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-            enable({"use_reentrant": False})
-        parameters = self.learning.values()
-        self.optimizer: torch.optim.Optimizer = (
-            torch.optim.SGD(parameters, lr=rate)
-            if self.is_sgd
-            else torch.optim.AdamW(parameters, lr=rate, betas=BETAS, weight_decay=WEIGHT_DECAY, fused=True)
-        )
-        self.bfloat16 = precision == "bfloat16" or (precision == "auto" and _computes_in_bfloat16(self.device))
+        if plan.checkpointing:
+            self._compute_twice()
+        self.optimizer = self._optimizer(optimizer)
+        self.model.train()
+
+    def _optimizer(self, kind: str) -> Optimizer:
+        import torch
+
+        if self.plan.optimizer_bits == 32:
+            return Optimizer(self.learning, kind, self.plan.precision)
+        words, twins = "transformer.wte.weight", {}
+        if words in self.learning:
+            # As the last layer the embeddings have a gradient of their own, long before that of the first one.
+            twins[words] = self.model.lm_head.weight = torch.nn.Parameter(self.learning[words].detach())
+        return LightOptimizer(self.learning, twins, self.plan.precision)
 
     def learning_rate(self, step: int) -> float:
         return self.rate if self.is_sgd else learning_rate(step, self.end, self.rate)
 
-    def step(self, number: int, *batches: "tuple[torch.Tensor, torch.Tensor]") -> float:
-        """Learn from batches of inputs and targets together, as step `number`; gives their loss in nats a token."""
-        import torch
+    def step(self, number: int, *batches: "Batch") -> float:
+        """Learn from batches of inputs and targets together, as step `number`; gives their loss in nats a token.
 
-        self.optimizer.param_groups[0]["lr"] = self.learning_rate(number)
-        self.optimizer.zero_grad()
-        tokens = sum(int((targets != IGNORED).sum()) for _, targets in batches)
+        Where memory runs out it goes on by a lighter plan; raises InputError where there is none.
+        """
+        while (loss := self._gradients_or_none(batches)) is None:
+            self._step_down(max(len(inputs) for inputs, _ in batches))
+        self.optimizer.step(self.learning_rate(number))
+        self.optimizer.clear()
+        return loss
+
+    def gradients(self, *batches: "Batch") -> float:
+        """Make the gradients of the mean loss over all that counts in some batches; gives that loss."""
+        tokens = max(1, sum(int((targets != IGNORED).sum()) for _, targets in batches))
         total = 0.0
-        for inputs, targets in batches:
+        for inputs, targets in self._parts(batches):
             with self._autocast():
                 loss = summed_loss(self.model, inputs.to(self.device), targets.to(self.device)) / tokens
-            loss.backward()
+            (loss * self.optimizer.scale.factor).backward()
             total += loss.item()
-        if not self.is_sgd:
-            torch.nn.utils.clip_grad_norm_(self.learning.values(), 1.0)
-        self.optimizer.step()
         return total
+
+    def loss(self, *batches: "Batch") -> float:
+        """The same mean loss as the network is now, without learning."""
+        tokens = max(1, sum(int((targets != IGNORED).sum()) for _, targets in batches))
+        with self._autocast():
+            parts = [
+                token_losses(self.model, inputs.to(self.device), targets.to(self.device)).sum().item()
+                for inputs, targets in self._parts(batches)
+            ]
+        return float(sum(parts)) / tokens
+
+    def _parts(self, batches: "Iterable[Batch]") -> "Iterator[Batch]":
+        """The same records, no more at once than the plan has."""
+        for inputs, targets in batches:
+            size = self.plan.batch or len(inputs)
+            yield from zip(inputs.split(size), targets.split(size), strict=True)
+
+    def _gradients_or_none(self, batches: "tuple[Batch, ...]") -> float | None:
+        """The loss, or None where memory ran out; by then nothing of what was computed is left in memory."""
+        try:
+            return self.gradients(*batches)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
+
+    def _step_down(self, rows: int) -> None:
+        import torch
+
+        lighter = self.plan.lighter(rows)
+        if lighter is None:
+            raise InputError(
+                "memory ran out with one record at a time and the layers computed twice; pass --train lora, a smaller "
+                "--memory or a smaller --model"
+            )
+        _log.warning("memory ran out with %s; going on with %s", self.plan, lighter)
+        if lighter.checkpointing and not self.plan.checkpointing:
+            self._compute_twice()
+        self.plan = lighter
+        self.optimizer.clear()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _compute_twice(self) -> None:
+        """Keep only each layer's input, and compute the rest again on the way back."""
+        # It has the second name from transformers 5.23 on, where the first one warns.
+        model: Any = self.model
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
 
     def evaluate(self, examples: Examples, size: int) -> Evaluation:
         with self._autocast():
-            return evaluate(self.model, examples, size)
+            return evaluate(self.model, examples, min(size, self.plan.batch or size))
 
     def sample(self, prompt: list[int], number: int, length: int, *, seed: int) -> list[list[int]]:
         """`number` continuations of a prompt, of at most `length` tokens each, drawn as gpt-2-simple's samples are."""
@@ -141,33 +207,26 @@ class Training:
         return [row[len(prompt) :].tolist() for row in rows]
 
     def tensors(self) -> "Tensors":
-        return take(self.model, self.hparams)
+        """The weights as they are now, adapters merged into them."""
+        if not self.adapters:
+            return take(self.model, self.hparams)
+        tensors = self._weights()
+        self.adapters.merge_into(tensors)
+        return tensors
 
     def optimizer_state(self) -> "Tensors":
-        """AdamW's two moments of every parameter that learns, under `<parameter>.<moment>`; nothing for sgd."""
-        return {
-            f"{name}.{moment}": self.optimizer.state[parameter][moment].cpu().numpy()
-            for name, parameter in self.learning.items()
-            for moment in _MOMENTS
-            if not self.is_sgd
-        }
+        return self.optimizer.state()
 
     def restore_optimizer(self, state: "Tensors", step: int) -> None:
-        """Put saved moments back; parameters that have none begin anew. Raises InputError for another network's."""
-        import torch
-
-        for name, parameter in self.learning.items():
-            saved = {moment: state[key] for moment in _MOMENTS if (key := f"{name}.{moment}") in state}
-            if any(array.shape != parameter.shape for array in saved.values()):
-                raise InputError(f"optimizer state: {name} is of another shape; delete the file to go on without it")
-            if len(saved) == len(_MOMENTS) and not self.is_sgd:
-                moments = {moment: torch.from_numpy(array).to(self.device) for moment, array in saved.items()}
-                self.optimizer.state[parameter] = {"step": torch.tensor(float(step), device=self.device), **moments}
+        self.optimizer.restore(state, step)
 
     def _autocast(self) -> "torch.autocast":
         import torch
 
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
+        # Without its cache, which would hold every weight a second time: each is used once a pass.
+        dtype = torch.float16 if self.plan.precision == "float16" else torch.bfloat16
+        is_needed = self.plan.precision != "float32"
+        return torch.autocast(self.device.type, dtype, enabled=is_needed, cache_enabled=False)
 
 
 def evaluate(model: "GPT2LMHeadModel", examples: Examples, size: int) -> Evaluation:
@@ -177,25 +236,8 @@ def evaluate(model: "GPT2LMHeadModel", examples: Examples, size: int) -> Evaluat
     for indices in batches(examples.sequences.lengths, size, np.random.default_rng(0)):
         inputs, targets = padded(examples.sequences, indices)
         losses = token_losses(model, inputs.to(model.device), targets.to(model.device)).cpu()
-        in_title = _in_title(targets, examples.title_starts[indices], examples.title_ends[indices])[targets != IGNORED]
+        is_title = in_title(targets, examples.title_starts[indices], examples.title_ends[indices])[targets != IGNORED]
         nats += losses.sum().item()
-        title_nats += losses[in_title].sum().item()
+        title_nats += losses[is_title].sum().item()
         tokens += len(losses)
     return Evaluation(nats / tokens, title_nats / math.log(2) / max(1, int(examples.title_chars.sum())))
-
-
-def _in_title(targets: "torch.Tensor", starts: "NDArray[np.int32]", ends: "NDArray[np.int32]") -> "torch.Tensor":
-    """Which targets belong to the title; target j is token j + 1 of its row."""
-    import torch
-
-    places = torch.arange(1, targets.shape[1] + 1)[None, :]
-    return (places >= torch.from_numpy(starts)[:, None]) & (places < torch.from_numpy(ends)[:, None])
-
-
-def _computes_in_bfloat16(device: "torch.device") -> bool:
-    """Whether the hardware multiplies bfloat16 itself, three times as fast as float32 on the CPUs that do."""
-    import torch
-
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

@@ -79,6 +79,7 @@ def network(hparams: Hparams) -> "GPT2LMHeadModel":
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,
+        activation_function="gelu_pytorch_tanh",  # OpenAI's, in one operation that keeps a fourth for the way back
         bos_token_id=hparams.n_vocab - 1,
         eos_token_id=hparams.n_vocab - 1,
         use_cache=False,
@@ -93,7 +94,7 @@ def put(tensors: "Tensors", model: "GPT2LMHeadModel") -> None:
     state = model.state_dict()
     with torch.no_grad():
         for name, array in tensors.items():
-            target = state[_torch_name(name)]
+            target = state[torch_name(name)]
             target.copy_(torch.from_numpy(array).reshape(target.shape))
 
 
@@ -101,12 +102,12 @@ def take(model: "GPT2LMHeadModel", hparams: Hparams) -> "Tensors":
     """A network's weights as float32 checkpoint tensors."""
     state = model.state_dict()
     return {
-        name: state[_torch_name(name)].detach().float().cpu().reshape(shape).numpy().copy()
+        name: state[torch_name(name)].detach().float().cpu().reshape(shape).numpy().copy()
         for name, shape in hparams.shapes().items()
     }
 
 
-def _torch_name(name: str) -> str:
+def torch_name(name: str) -> str:
     """`model/h0/attn/c_attn/w` to `transformer.h.0.attn.c_attn.weight`."""
     parts = name.removeprefix("model/").split("/")
     if parts[0].startswith("h"):

@@ -1,0 +1,282 @@
+import logging
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+from conftest import Redditgen, Settings, random_tensors
+from test_training import batch, training
+
+from redditgen.engines import planning
+from redditgen.errors import InputError, MissingError, UsageError
+from redditgen.finetune import finetune
+from redditgen.gpt2.memory import TRAINED, Asked, Plan, Work, chosen, moments, predicted, room
+from redditgen.gpt2.rundir import ModelDir
+from redditgen.gpt2.weights import Hparams
+from redditgen.options import byte_count
+
+SIZES = {"124M": (768, 12, 12), "355M": (1024, 16, 24), "774M": (1280, 20, 36), "1558M": (1600, 25, 48)}
+GB = 1_000_000_000
+
+
+def work(name: str, **changes: Any) -> Work:
+    width, heads, layers = SIZES[name]
+    return replace(Work(Hparams(50257, 1024, width, heads, layers), batch=32, length=64), **changes)
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_every_gpt_2_trains_on_a_card_of_4_gb_in_either_precision(name: str) -> None:
+    for precision in ("bfloat16", "float16"):
+        plan = chosen(work(name), Asked(precision), room(4 * GB))
+        assert predicted(work(name), plan) <= 3.2 * GB
+        assert plan.precision == precision
+        assert (plan.train, plan.optimizer_bits) == {"124M": ("full", 32), "355M": ("full", 8)}.get(name, ("lora", 32))
+
+
+def test_4_gb_leave_3_2_for_tensors() -> None:
+    assert room(4 * GB) == pytest.approx(3.2 * GB)
+
+
+def test_with_room_for_all_nothing_is_given_up() -> None:
+    plan = chosen(work("1558M"), Asked("float32"), 200 * GB)
+    assert plan == Plan(train="full", batch=32, precision="float32")
+
+
+def test_less_memory_never_trains_more() -> None:
+    """What learns, then the bits of what does not, then the records at once, go down with the memory."""
+    ranks = []
+    for tenths in range(120, 12, -2):
+        try:
+            plan = chosen(work("355M"), Asked("bfloat16"), room(tenths * GB // 10))
+        except InputError:
+            break
+        ranks.append((plan.train == "full", plan.optimizer_bits, plan.weight_bits, -plan.checkpointing, plan.batch))
+    assert ranks == sorted(ranks, reverse=True)
+    assert len(set(ranks)) > 8
+
+
+def test_a_plan_keeps_to_what_is_asked() -> None:
+    for train, checkpointing, bits in product((None, *TRAINED), (False, True), (None, 4)):
+        if bits and train not in (None, "lora"):
+            continue
+        asked = Asked("bfloat16", train=train, checkpointing=checkpointing, weight_bits=bits, lora_rank=3)
+        plan = chosen(work("124M"), asked, room(8 * GB))
+        assert plan.train == (train or ("lora" if bits else "full"))
+        assert plan.checkpointing >= checkpointing
+        assert plan.weight_bits == (bits or (16 if train == "lora" else 32))
+        assert plan.lora_rank == (3 if plan.train == "lora" else 16)
+
+
+def test_more_of_anything_takes_more() -> None:
+    plan, small = Plan(batch=8, precision="bfloat16"), work("124M")
+    least = predicted(small, plan)
+    for heavier in (replace(small, length=128), replace(small, hparams=work("355M").hparams)):
+        assert predicted(heavier, plan) > least
+    assert predicted(small, replace(plan, batch=16)) > least
+    for lighter in (
+        replace(plan, checkpointing=True),
+        replace(plan, optimizer_bits=8),
+        replace(plan, train="layers"),
+        replace(plan, train="head"),
+    ):
+        assert predicted(small, lighter) < least
+    assert predicted(replace(small, optimizer="sgd"), plan) < least
+
+
+def test_weights_gradients_and_states_are_counted_to_the_parameter() -> None:
+    """Of 124M: 124,439,808 parameters of 4 bytes, and as many gradients and states."""
+    parameters = 124_439_808
+    one_token = replace(work("124M"), batch=1, length=1)
+    by_hand = 16 * parameters + 4 * 50257 * 768
+    assert moments(one_token, Plan())["backward"] == pytest.approx(by_hand, rel=0.01)
+    light = moments(one_token, Plan(optimizer_bits=8))["update"]
+    assert light == pytest.approx((4 + 2 + 2 + 8 / 256) * parameters + 4 * 50257 * 768, rel=0.02)
+
+
+@pytest.mark.parametrize("has_bitsandbytes", [True, False])
+def test_what_fits_nowhere_says_what_would_be_needed(has_bitsandbytes: bool) -> None:
+    asked = Asked("bfloat16", has_bitsandbytes=has_bitsandbytes)
+    with pytest.raises(
+        InputError, match=r"^--memory: 1\.0 GB hold no training of this model; the least takes"
+    ) as error:
+        chosen(work("1558M"), asked, room(GB))
+    needed = float(str(error.value).partition("takes ")[2].partition(" GB")[0])
+    assert predicted(work("1558M"), chosen(work("1558M"), asked, room(int(needed * GB)))) <= room(int(needed * GB))
+    with pytest.raises(InputError):
+        chosen(work("1558M"), asked, room(int((needed - 0.15) * GB)))
+    assert "\n" not in str(error.value)
+
+
+def test_without_bitsandbytes_its_command_is_named_where_it_would_help() -> None:
+    asked = Asked("bfloat16", has_bitsandbytes=False)
+    with pytest.raises(InputError, match=r"or less with bitsandbytes: pip install 'redditgen\[bitsandbytes\]'"):
+        chosen(work("1558M"), asked, room(3 * GB))
+    with pytest.raises(MissingError, match=r"^--weight-bits 4: needs bitsandbytes; install it with: pip install"):
+        chosen(work("1558M"), replace(asked, weight_bits=4), room(30 * GB))
+
+
+def test_a_lighter_plan_halves_the_records_and_then_computes_twice() -> None:
+    steps = []
+    lighter = Plan().lighter(rows=5)
+    while lighter:
+        steps.append((lighter.batch, lighter.checkpointing))
+        lighter = lighter.lighter(rows=5)
+    assert steps == [(3, False), (2, False), (1, False), (1, True)]
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("4GB", 4 * GB), ("1.5 GiB", 1610612736), ("500m", 500_000_000), ("1000", 1000), ("2tb", 2 * 10**12)],
+)
+def test_amounts_are_read(text: str, count: int) -> None:
+    assert byte_count("--memory", text) == count
+
+
+@pytest.mark.parametrize("text", ["", "much", "-1GB", "0", "4 G B", "4ib"])
+def test_what_is_no_amount_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="--memory must be an amount like 4GB"):
+        byte_count("--memory", text)
+
+
+def test_the_plan_is_said_before_the_first_step(finetuning: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        finetune(finetuning(memory="4GB"))
+    lines = [record.getMessage() for record in caplog.records]
+    [plan] = [line for line in lines if line.startswith("plan: ")]
+    assert plan == "plan: full, 8 records at once, float32; at most 0.6 GB of 4.0 GB by --memory"
+    assert lines.index(plan) < next(number for number, line in enumerate(lines) if line.startswith("[0 |"))
+
+
+def test_a_plan_of_fewer_records_at_once_makes_the_same_run(
+    finetuning: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual, split = finetuning(run="usual"), finetuning(run="split")
+    finetune(usual)
+    chosen_plan = planning.plan
+    monkeypatch.setattr(planning, "plan", lambda *given: replace(chosen_plan(*given), batch=3))
+    finetune(split)
+    losses = [
+        [report.loss for report in ModelDir(settings.checkpoint_dir / settings.run).metrics.reports()][1:]
+        for settings in (usual, split)
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"memory": "lots"}, "--memory must be an amount like 4GB, not 'lots'"),
+        ({"train": "half"}, "--train must be auto or full or layers or head or lora, not 'half'"),
+        ({"weight_bits": 3}, "--weight-bits must be 4, 8, 16 or 32, not 3"),
+        ({"lora_rank": 0, "train": "lora"}, "--lora-rank must be 1 or more, not 0"),
+        ({"lora_rank": 8, "train": "full"}, "--lora-rank is for --train lora"),
+        ({"weight_bits": 8, "train": "head"}, "--weight-bits is for --train lora"),
+        ({"train": "full", "only_train_transformer_layers": True}, "is --train layers; leave out --train full"),
+        ({"train": "lora", "engine": "gpt-2-simple"}, "gpt-2-simple trains full or layers"),
+        ({"memory": "4GB", "engine": "gpt-2-simple"}, "gpt-2-simple trains full or layers"),
+    ],
+)
+def test_options_that_make_no_plan_are_refused(finetuning: Settings, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError) as error:
+        finetuning(**changes)
+    assert message in str(error.value)
+
+
+@pytest.mark.slow
+def test_too_little_memory_is_one_line_and_leaves_nothing_behind(
+    redditgen: Redditgen, dataset: Path, model_dir: Path, tmp_path: Path
+) -> None:
+    done = redditgen("finetune", dataset, "--model=tiny", "--model-dir", model_dir, "--memory=400MB")
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("redditgen: --memory: 0.4 GB hold no training of this model; the least takes 0.6 GB (")
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "checkpoint").exists()
+
+
+OUT_OF_MEMORY = """
+import logging, resource, sys
+sys.path.insert(0, sys.argv[1])
+from functools import partial
+from pathlib import Path
+import torch
+from conftest import random_tensors
+from redditgen.gpt2.memory import Plan
+from redditgen.gpt2.training import Training
+from redditgen.gpt2.weights import Hparams
+
+logging.basicConfig(level=logging.WARNING, format="%(message)s")
+hparams = Hparams(340, 256, 64, 2, 6)
+tokens = torch.arange(64 * 257).reshape(64, 257) % 340
+batch = tokens[:, :-1], tokens[:, 1:]
+
+def training(plan):
+    return Training(hparams, partial(random_tensors, hparams), rate=1e-3, end=10, plan=plan)
+
+wanted = [training(Plan(batch=8)).step(1, batch)]
+limited = training(Plan())
+limited.step(1, (batch[0][:1], batch[1][:1]))
+[line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmSize")]
+room = int(line.split()[1]) * 1024 + int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_AS, (room, room))
+found = training(Plan())
+losses = [found.step(1, batch)]
+assert abs(losses[0] - wanted[0]) < 1e-5, (losses, wanted)
+print(found.plan)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits a process's memory so")
+def test_where_memory_runs_out_the_same_step_goes_on_with_less_at_once() -> None:
+    """A real limit: 150 MB more than the process has, where all records at once take some 700 MB."""
+    done = out_of_memory(150_000_000)
+    assert done.returncode == 0, done.stderr
+    said = done.stderr.splitlines()
+    assert said[0] == (
+        "memory ran out with full, all records at once, float32; going on with full, 32 records at once, float32"
+    )
+    assert f"going on with {done.stdout.strip()}" in said[-1]
+
+
+def test_where_there_is_no_memory_for_one_record_the_error_says_what_to_do(
+    hparams: Hparams, caplog: pytest.LogCaptureFixture
+) -> None:
+    trained, before = training(hparams), random_tensors(hparams)
+
+    def run_out(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    cast("torch.nn.Module", trained.model).register_forward_pre_hook(run_out)
+    cast("torch.nn.Module", trained.model.transformer).register_forward_pre_hook(run_out)
+    with pytest.raises(
+        InputError, match=r"^memory ran out with one record at a time and the layers computed twice; pass"
+    ):
+        trained.step(1, batch(0, hparams))
+    assert [record.getMessage().partition("going on with ")[2] for record in caplog.records] == [
+        "full, 2 records at once, float32",
+        "full, 1 record at once, float32",
+        "full, 1 record at once, float32, layers computed twice",
+    ]
+    assert all((tensor == before[name]).all() for name, tensor in trained.tensors().items())
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(hparams: Hparams) -> None:
+    trained = training(hparams)
+    inputs, targets = batch(0, hparams)
+    with pytest.raises(IndexError, match="out of range"):
+        trained.step(1, (inputs + hparams.n_vocab, targets))
+    assert trained.plan == Plan()
+
+
+def out_of_memory(more: int) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", OUT_OF_MEMORY, str(Path(__file__).parent), str(more)],
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
