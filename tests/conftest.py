@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import product
 from pathlib import Path
@@ -19,11 +19,12 @@ from bigquery_emulator import Emulator, Missing, running
 from redditgen import markup, tf1
 from redditgen.errors import MissingError
 from redditgen.finetune import finetune
+from redditgen.generate.stage import ENGINES
 from redditgen.gpt2 import tokenizer
 from redditgen.gpt2.rundir import ModelDir
 from redditgen.gpt2.weights import Hparams
 from redditgen.markup import Record
-from redditgen.settings import FinetuneSettings
+from redditgen.settings import FinetuneSettings, GenerateSettings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tiny model's matrices only lose by threads
 
@@ -32,6 +33,8 @@ OPENAI = Path(__file__).parents[2] / "shared/data/openai-124M"
 
 Settings = Callable[..., FinetuneSettings]
 Redditgen = Callable[..., subprocess.CompletedProcess[str]]
+Generating = Callable[..., GenerateSettings]
+Scripted = Callable[[Callable[[str, int], str]], "Engine"]
 
 
 @pytest.fixture(autouse=True)
@@ -178,3 +181,48 @@ def redditgen(tmp_path: Path) -> Redditgen:
         )
 
     return run
+
+
+@pytest.fixture
+def generating(checkpoint_dir: Path) -> Generating:
+    """Makes settings of titles by the finetuned run, which knows its training titles by heart: any may come again."""
+
+    def make(**changes: Any) -> GenerateSettings:
+        usual: dict[str, Any] = {
+            "run": "trained", "n": 20, "seed": 1, "unique": False, "novel": False, "sfw": False,
+            "checkpoint_dir": checkpoint_dir,
+        }  # fmt: skip
+        return GenerateSettings(**(usual | changes))
+
+    return make
+
+
+class Engine:
+    """Gives texts by a script instead of a model's; notes what it is asked for and when it is closed."""
+
+    def __init__(self, text_of: Callable[[str, int], str]) -> None:
+        """`text_of` makes a text of its prompt and of how many there were before it."""
+        self.text_of = text_of
+        self.asked: list[tuple[list[str], int]] = []
+        self.given = self.closed = 0
+
+    def generate(self, settings: GenerateSettings, run: ModelDir, prompts: Sequence[str], seed: int) -> Iterator[str]:
+        self.asked.append((list(prompts), seed))
+        try:
+            for prompt in prompts:
+                self.given += 1
+                yield self.text_of(prompt, self.given - 1)
+        finally:
+            self.closed += 1
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> Scripted:
+    """Puts a scripted engine in the torch engine's place."""
+
+    def put(text_of: Callable[[str, int], str]) -> Engine:
+        made = Engine(text_of)
+        monkeypatch.setitem(ENGINES, "torch", made.generate)
+        return made
+
+    return put

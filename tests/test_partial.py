@@ -172,3 +172,16 @@ def test_two_processes_do_not_write_the_same(outputs: list[Path]) -> None:
         output.step(lines(0), {})
         output.finish({})
     assert outputs[0].read_text(encoding="utf8") == "step 0 part 0 ä\n"
+
+
+def test_a_file_aside_is_there_for_going_on_and_deleted_at_the_end(outputs: list[Path]) -> None:
+    with pytest.raises(ZeroDivisionError), partial(outputs[:1], MADE_OF, overwrite=False, asides=1) as output:
+        assert output.read(1) == ""
+        output.step([(0, "title\n"), (1, "kéy\n")], {})
+        output._files[1].write(b"cut off")
+        raise ZeroDivisionError
+    with partial(outputs[:1], MADE_OF, overwrite=False, asides=1) as output:
+        assert output.read(1) == "kéy\n"
+        output.finish({})
+    assert [path.name for path in outputs[0].parent.iterdir()] == [outputs[0].name]
+    assert outputs[0].read_text(encoding="utf8") == "title\n"

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import ctranslate2
 import numpy as np
@@ -16,9 +17,10 @@ from conftest import Settings, random_tensors
 
 from redditgen.errors import UsageError
 from redditgen.finetune import finetune
+from redditgen.gpt2.ctranslate2_model import FLOAT32, built
 from redditgen.gpt2.examples import prompt_ids
 from redditgen.gpt2.rundir import COMPACT, LITERAL, NO_RECORDS, Mark, ModelDir
-from redditgen.gpt2.sampling import Sampler, Sampling, block_seed, built, through_end
+from redditgen.gpt2.sampling import Sampler, Sampling, block_seed, block_size, through_end
 from redditgen.gpt2.weights import Hparams, network, put
 from redditgen.markup import END, START
 from redditgen.settings import FinetuneSettings
@@ -54,7 +56,7 @@ def literal(checkpoint_dir: Path, dataset: Path, model_dir: Path) -> ModelDir:
     """A run of records whose tokens are spelled out, that has learned to spell them."""
     finetune(
         FinetuneSettings(
-            dataset=dataset, model="tiny", run="literal", steps=60, learning_rate=0.02, sample_every=0,
+            dataset=dataset, model="tiny", run="literal", steps=90, learning_rate=0.02, sample_every=0,
             record_tokens="literal", precision="float32", model_dir=model_dir, checkpoint_dir=checkpoint_dir,
         )
     )  # fmt: skip
@@ -82,7 +84,7 @@ def test_the_built_models_predictions_are_pytorchs(untrained: Untrained) -> None
     tokenizer, model = run.tokenizer(), network(run.hparams())
     put(run.tensors(), model)
     [ids] = prompt_ids([f"{START}~`cats~^lazy cat~@My lazy cat steals my dinner"], tokenizer, COMPACT)
-    generator = ctranslate2.Generator(str(built(run, run.hparams(), tokenizer)))
+    generator = ctranslate2.Generator(str(built(run, FLOAT32)))
     found = generator.forward_batch([[tokenizer.tokens()[token] for token in ids]])
     with torch.no_grad():
         wanted = model(torch.tensor([ids])).logits
@@ -119,15 +121,32 @@ def test_the_same_seed_gives_the_same_texts_and_another_one_others(kind: str, re
     assert len(set(texts)) > 4
 
 
-def test_any_number_of_prompts_is_sampled_in_blocks_with_seeds_of_their_own(compact: ModelDir) -> None:
-    prompts = [f"{START}~`", f"{START}~`cats~^~@", f"{START}~`dogs~^~@"] * 3
+def test_prompts_of_like_length_are_sampled_together_in_blocks_with_seeds_of_their_own(compact: ModelDir) -> None:
+    prompts = [f"{START}~`dogs~^ball~@", f"{START}~`", f"{START}~`cats~^~@"] * 3
     sampler = Sampler(compact)
     texts = list(sampler.blocks(prompts, 4, DRAWN, seed=5))
     assert [text.startswith(prompt) for text, prompt in zip(texts, prompts, strict=True)] == [True] * 9
+    tokens = [len(ids) for ids in prompt_ids(prompts[:3], compact.tokenizer(), COMPACT)]
+    assert sorted(tokens) == [tokens[1], tokens[2], tokens[0]]
+    by_length = [1, 4, 7, 2, 5, 8, 0, 3, 6]
     for block, start in enumerate((0, 4, 8)):
-        part = prompts[start : start + 4]
-        assert texts[start : start + 4] == list(sampler.continued(part, DRAWN, block_seed(5, block)))
+        rows = by_length[start : start + 4]
+        wanted = list(sampler.continued([prompts[row] for row in rows], DRAWN, block_seed(5, block)))
+        assert [texts[row] for row in rows] == wanted
     assert list(sampler.blocks([], 4, DRAWN, seed=5)) == []
+
+
+def test_a_block_is_as_large_as_a_models_cache_allows() -> None:
+    sizes = {
+        "mini": Hparams(n_vocab=8192, n_ctx=1024, n_embd=256, n_head=8, n_layer=4),
+        "124M": Hparams(n_vocab=50257, n_ctx=1024, n_embd=768, n_head=12, n_layer=12),
+        "1558M": Hparams(n_vocab=50257, n_ctx=1024, n_embd=1600, n_head=25, n_layer=48),
+    }
+    assert {name: block_size("auto", hparams, 100) for name, hparams in sizes.items()} == {
+        "mini": 256, "124M": 64, "1558M": 8,
+    }  # fmt: skip
+    assert block_size("auto", sizes["1558M"], 1024) == 1
+    assert block_size("37", sizes["124M"], 100) == 37
 
 
 def test_the_seed_of_a_block_is_its_own() -> None:
@@ -187,19 +206,14 @@ def test_a_prompt_that_fills_the_context_is_refused(compact: ModelDir, hparams: 
         list(Sampler(compact).continued([START + "~@" + "zq" * hparams.n_ctx], GREEDY, seed=0))
 
 
-def test_the_built_model_is_used_again_until_there_is_a_newer_checkpoint(
-    untrained: Untrained, hparams: Hparams
-) -> None:
-    run = untrained(COMPACT)
-    wanted = list(Sampler(run).continued(PROMPTS, GREEDY, seed=0))
-    data = run.path / "model-3.data-00000-of-00001"
-    content = data.read_bytes()
-    data.unlink()
-    assert list(Sampler(run).continued(PROMPTS, GREEDY, seed=0)) == wanted
-    data.write_bytes(content)
-    run.write_step(4, {name: -tensor for name, tensor in random_tensors(hparams).items()}, {})
-    assert list(Sampler(run).continued(PROMPTS, GREEDY, seed=0)) != wanted
-    assert [path.name for path in run.path.glob("ctranslate2-*")] == ["ctranslate2-4"]
+def test_a_repetition_penalty_keeps_from_repeating(untrained: Untrained) -> None:
+    run, how = untrained(COMPACT), replace(GREEDY, length=40)
+    plain, penalised = (
+        next(Sampler(run).continued([PROMPTS[0]], replace(how, repetition_penalty=penalty), seed=0))
+        for penalty in (1.0, 5.0)
+    )
+    distinct = [len(set(text.removeprefix(PROMPTS[0]))) for text in (plain, penalised)]
+    assert distinct[1] > 2 * distinct[0]
 
 
 def test_an_older_checkpoint_is_sampled_with_its_own_weights(untrained: Untrained, hparams: Hparams) -> None:
@@ -207,7 +221,7 @@ def test_an_older_checkpoint_is_sampled_with_its_own_weights(untrained: Untraine
     how = replace(GREEDY, length=15)
     run.write_step(4, {name: -tensor for name, tensor in random_tensors(hparams).items()}, {}, keep=2)
     older = ModelDir(run.path, 3)
-    for _ in range(2):  # each takes the place of the other's built model
+    for _ in range(2):
         made = [list(Sampler(one).continued(PROMPTS, how, seed=0)) for one in (older, run)]
         assert made == [[by_torch(one, prompt, how.length) for prompt in PROMPTS] for one in (older, run)]
     assert made[0] != made[1]
@@ -236,3 +250,65 @@ assert not loaded, loaded
 import torch
 """
     subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
+
+
+# The distribution of the tokens
+
+N = 100_000  # samples
+PROMPT = f"{START}~`cats~^~@My"
+
+
+def exact(run: ModelDir, how: Sampling) -> np.ndarray:
+    """The probability of each token behind PROMPT, in float64."""
+    model = network(run.hparams())
+    put(run.tensors(), model)
+    with torch.no_grad():
+        ids = torch.tensor(prompt_ids([PROMPT], run.tokenizer(), COMPACT))
+        logits = model(ids).logits[0, -1].double().numpy() / how.temperature
+    order = np.argsort(-logits)
+    probabilities: np.ndarray = np.exp(logits - logits.max())
+    if how.top_k:
+        probabilities[order[how.top_k :]] = 0
+    probabilities /= probabilities.sum()
+    if how.top_p:
+        before = np.cumsum(probabilities[order]) - probabilities[order]
+        probabilities[order[before >= how.top_p]] = 0
+    probabilities /= probabilities.sum()
+    return probabilities
+
+
+def chi_squared(counts: np.ndarray, probabilities: np.ndarray) -> float:
+    """Pearson's p; tokens that are expected less than five times count as one."""
+    rare = probabilities * N < 5
+    groups = [(counts[~rare], probabilities[~rare] * N)]
+    if rare.any() and probabilities[rare].sum() * N >= 5:
+        groups.append((counts[rare].sum(keepdims=True), probabilities[rare].sum(keepdims=True) * N))
+    found, expected = (np.concatenate(column) for column in zip(*groups, strict=True))
+    statistic = float(((found - expected) ** 2 / expected).sum())
+    halves = torch.tensor([(len(found) - 1) / 2, statistic / 2], dtype=torch.float64)
+    return float(torch.special.gammaincc(halves[0], halves[1]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"temperature": 0.7}, {"top_k": 12}, {"temperature": 0.7, "top_k": 40}, {"temperature": 0.8, "top_p": 0.6}],
+)
+def test_tokens_are_drawn_as_often_as_the_model_says(
+    untrained: Untrained, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    """Of many blocks with prompts that differ, which blocks sort; and early stops change nothing."""
+    run, how = untrained(COMPACT), replace(DRAWN, **changes, length=1)
+    monkeypatch.setattr(Sampler, "_text", lambda self, ids: f" {ids[0]}")
+    others = [f"{START}~`", f"{START}~`dogs~^lazy dog~@My old", f"{START}~`cats~^~@The"]
+    prompts = [PROMPT if number % 5 else others[number % 3] for number in range(N * 5 // 4)]
+    tokens = [
+        int(text.rpartition(" ")[2])
+        for text, prompt in zip(Sampler(run).blocks(prompts, 256, how, seed=2), prompts, strict=True)
+        if prompt == PROMPT
+    ]
+    assert len(tokens) == N
+    probabilities = exact(run, how)
+    counts = np.bincount(tokens, minlength=len(probabilities))
+    assert counts[probabilities == 0].sum() == 0
+    assert chi_squared(counts, probabilities) > 0.01

@@ -18,7 +18,7 @@ import typer
 from tqdm import tqdm
 
 from redditgen import __version__, settings
-from redditgen.errors import Interrupted, RedditgenError
+from redditgen.errors import Interrupted, RedditgenError, UsageError
 
 app = typer.Typer(
     add_completion=False,
@@ -117,8 +117,17 @@ def generate(options: settings.GenerateSettings) -> None:
     if options.out:
         generate.write(options)
         return
-    for title in generate.generate(options):
-        print(f"{title.title}\n{options.sample_delim}", end="", flush=True)
+    made = generate.conversation(options, _answer) if options.interactive else generate.generate(options)
+    for title in made:
+        print(f"{generate.shown(title, options)}\n{options.sample_delim}", end="", flush=True)
+
+
+def _answer(question: str) -> str:
+    """What the user at the terminal answers; raises UsageError if there is none."""
+    if not sys.stdin.isatty():
+        raise UsageError("--interactive: needs a terminal to ask at; --prompts FILE takes many prompts at once")
+    print(question, end="", file=sys.stderr, flush=True)  # standard output is for titles
+    return input()
 
 
 @_command(settings.DecodeSettings)

@@ -47,6 +47,10 @@ class Partial:
         facts: dict[str, Any] = self._state["facts"]
         return facts
 
+    def read(self, number: int) -> str:
+        """What the steps so far wrote to the file of a number."""
+        return (self._folder / str(number)).read_text(encoding="utf8")
+
     def step(self, texts: Iterable[tuple[int, str]], facts: Mapping[str, Any]) -> None:
         """Write texts, each to the file of its number; they and `facts` are then there after whatever happens."""
         for number, text in texts:
@@ -65,8 +69,12 @@ class Partial:
 
 
 @contextmanager
-def partial(outputs: Sequence[Path], made_of: Mapping[str, Any], *, overwrite: bool) -> Iterator[Partial]:
+def partial(
+    outputs: Sequence[Path], made_of: Mapping[str, Any], *, overwrite: bool, asides: int = 0
+) -> Iterator[Partial]:
     """Files that become `outputs` when they are finished; what an earlier process wrote of the same is gone on with.
+
+    Behind them come `asides`, files for going on alone, which are deleted then.
 
     `made_of` is what the outputs depend on, as JSON has it. An InputError in the block takes the files away; after
     anything else they wait for the next try. Raises OutputExists, and RedditgenError where another process is at it.
@@ -81,7 +89,7 @@ def partial(outputs: Sequence[Path], made_of: Mapping[str, Any], *, overwrite: b
             for path in outputs[1:]:
                 refuse_existing(path, overwrite or state["whole"])
             with ExitStack() as files:
-                numbers = () if state["whole"] else range(len(outputs))
+                numbers = () if state["whole"] else range(len(outputs) + asides)
                 yield Partial(folder, [_opened(files, folder, number, state) for number in numbers], state)
             _move(folder, outputs)
         except BaseException as error:

@@ -1,6 +1,7 @@
 """Rows in files: a text file opened for reading, and rows written as txt, CSV or JSONL by the name's suffix."""
 
 import csv
+import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -63,11 +64,22 @@ def write_rows(path: Path, rows: Iterable[Row], columns: Sequence[str], *, delim
     check_rows_file(path, columns)
     count = 0
     with whole(path) as temporary, temporary.open("w", encoding="utf8", newline="") as file:
-        write = _writer(file, path.suffix.lower(), columns, delimiter)
+        write = _writer(file, path.suffix.lower(), columns, delimiter, has_header=True)
         for row in rows:
             write(row)
             count += 1
     return count
+
+
+def rows_text(
+    rows: Iterable[Row], path: Path, columns: Sequence[str], *, delimiter: str = "", is_first: bool = True
+) -> str:
+    """Rows as `write_rows` would write them to `path`; those behind others are not the `is_first` ones."""
+    text = io.StringIO(newline="")
+    write = _writer(text, path.suffix.lower(), columns, delimiter, has_header=is_first)
+    for row in rows:
+        write(row)
+    return text.getvalue()
 
 
 class _Lines:
@@ -80,10 +92,13 @@ class _Lines:
         return self._file.write(row.removesuffix("\r\n") + "\n")
 
 
-def _writer(file: TextIO, suffix: str, columns: Sequence[str], delimiter: str) -> Callable[[Row], object]:
+def _writer(
+    file: TextIO, suffix: str, columns: Sequence[str], delimiter: str, *, has_header: bool
+) -> Callable[[Row], object]:
     if suffix == ".csv":
         table = csv.writer(_Lines(file), lineterminator="\r\n")
-        table.writerow(columns)
+        if has_header:
+            table.writerow(columns)
         return lambda row: table.writerow([row[column] for column in columns])
     if suffix == ".jsonl":
         return lambda row: file.write(json_line(row, columns) + "\n")

@@ -78,6 +78,8 @@ def _options(address: str | None, workers: int | None) -> Iterator[dict[str, Any
     # Else ray writes a token to the home folder, and each `ray start` from then on asks for it. This process keeps the
     # first token for as long as it lives.
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    # By itself ray puts its workers last in line (nice 15); encode is as much in the foreground as other programs.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     # Sockets lie in it, whose paths may not be longer than 107 bytes; macOS's temporary folder is half of that.
     above = os.environ.get("RAY_TMPDIR") or ("/tmp" if sys.platform == "darwin" else None)
     with TemporaryDirectory(prefix="ray-", dir=above, ignore_cleanup_errors=True) as folder:

@@ -1,0 +1,151 @@
+"""What makes a text a title worth having: one filter after another, each with a name for what it takes."""
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import NamedTuple
+
+from redditgen import keywords as keyword_rules
+from redditgen.errors import MissingError, UsageError
+from redditgen.fetch import lists
+from redditgen.generate.prompts import Prompt
+from redditgen.gpt2.rundir import ModelDir
+from redditgen.markup import Record
+from redditgen.novelty import Index, normalised
+from redditgen.settings import GenerateSettings
+
+TOO_SHORT, TOO_LONG, UNSAFE, LACKING = "too_short", "too_long", "unsafe", "lacking_keywords"
+COPY, NEAR_COPY, DUPLICATE = "copy", "near_copy", "duplicate"
+
+
+class Candidate(NamedTuple):
+    """A record that may be a title worth having, and what was asked of it."""
+
+    record: Record
+    prompt: Prompt
+
+    @property
+    def title(self) -> str:
+        return self.record.title or ""
+
+
+Faults = list[str | None]  # for each candidate what keeps it from being wanted
+Filter = Callable[[Sequence[Candidate]], Faults]
+
+
+def faults(candidates: Sequence[Candidate], filters: Iterable[Filter]) -> Faults:
+    """For each candidate the fault that the first filter to refuse it finds, or None."""
+    found: Faults = [None] * len(candidates)
+    for one in filters:
+        left = [number for number, fault in enumerate(found) if fault is None]
+        for number, fault in zip(left, one([candidates[number] for number in left]) if left else (), strict=True):
+            found[number] = fault
+    return found
+
+
+def blocked_categories(settings: GenerateSettings) -> frozenset[str]:
+    """Categories that --sfw leaves out, as they stand in records."""
+    return frozenset(map(keyword_rules.category, lists.blocked("", sfw=True))) if settings.sfw else frozenset()
+
+
+def filters(settings: GenerateSettings, run: ModelDir, blocked: Collection[str], *, is_raw: bool) -> list[Filter]:
+    """Those that the settings ask for, cheap ones first; a raw text has only to be fit for work.
+
+    Raises RedditgenError where one lacks what it needs.
+    """
+    chosen: list[Filter] = [_safe(settings.words, blocked)] if settings.sfw else []
+    if is_raw:
+        _refuse_for_raw(settings)
+        return chosen
+    if settings.min_words or settings.max_words:
+        chosen.insert(0, _of_length(settings.min_words or 0, settings.max_words))
+    if index := _index(settings, run):
+        chosen.append(_novel(index, settings.novel_threshold))
+    if settings.require_keywords:
+        chosen.append(_holding_keywords())
+    return chosen
+
+
+def _of_length(least: int, most: int | None) -> Filter:
+    def fault(title: str) -> str | None:
+        number = len(title.split())
+        if number < least:
+            return TOO_SHORT
+        return TOO_LONG if most is not None and number > most else None
+
+    return lambda candidates: [fault(one.title) for one in candidates]
+
+
+def _refuse_for_raw(settings: GenerateSettings) -> None:
+    for name in ("require_keywords", "novel", "min_words", "max_words"):
+        if getattr(settings, name):
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{option}: is about titles, and a prefix or a run of plain text makes none; leave it out")
+
+
+def _safe(words: Path | None, blocked: Collection[str]) -> Filter:
+    """By fetch's word list and categories; Arrow finds words with RE2, as DuckDB does."""
+    pattern = lists.words(words)
+
+    def find(candidates: Sequence[Candidate]) -> Faults:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        hits = pc.match_substring_regex(pa.array([one.title for one in candidates], pa.string()), pattern).to_pylist()
+        are_blocked = (one.record.category in blocked for one in candidates)
+        return [UNSAFE if hit or is_blocked else None for hit, is_blocked in zip(hits, are_blocked, strict=True)]
+
+    return find
+
+
+def _index(settings: GenerateSettings, run: ModelDir) -> Index | None:
+    """That of the titles a run has learned, if it is wanted."""
+    if settings.novel is False:
+        return None
+    try:
+        return Index.load(run.path)
+    except MissingError:
+        if settings.novel:
+            raise
+        return None
+
+
+def _novel(index: Index, threshold: float) -> Filter:
+    def fault(title: str) -> str | None:
+        match = index.similar(title, threshold)
+        if match is None:
+            return None
+        return COPY if match.kind == "exact" else NEAR_COPY
+
+    return lambda candidates: [fault(one.title) for one in candidates]
+
+
+def _holding_keywords() -> Filter:
+    from redditgen.keyword_hits import Hits
+
+    hits = Hits()
+
+    def find(candidates: Sequence[Candidate]) -> Faults:
+        asked = [(one.record.keywords or "").split() if one.prompt.keywords else [] for one in candidates]
+        return [None if all(held) else LACKING for held in hits.held(asked, [one.title for one in candidates])]
+
+    return find
+
+
+class Seen:
+    """The titles of one output, by 8-byte hashes: of a million, two have the same with a chance of 1 in 40 million."""
+
+    def __init__(self, keys: Iterable[str] = ()) -> None:
+        """Those whose keys were given are seen already."""
+        self._hashes = {int(key, 16) for key in keys}
+
+    def is_new(self, title: str) -> bool:
+        """Whether no title was alike before; from now on one was."""
+        known = len(self._hashes)
+        self._hashes.add(int(key_of(title), 16))
+        return len(self._hashes) > known
+
+
+def key_of(title: str) -> str:
+    """The same for titles that differ in case, punctuation or blanks alone."""
+    return blake2b(normalised(title).encode("utf8", "surrogatepass"), digest_size=8).hexdigest()

@@ -1,0 +1,48 @@
+"""What became of the texts that were drawn, in counts and in words."""
+
+import logging
+from collections import Counter
+
+from redditgen.errors import InputError
+from redditgen.generate import filters, texts
+from redditgen.generate.drawing import TITLES
+from redditgen.settings import GenerateSettings
+
+_IN_WORDS = {
+    texts.UNFINISHED: ("did not end", "raise --length, or finetune for longer"),
+    texts.MALFORMED: ("were no record", "lower --temperature, or finetune for longer"),
+    texts.EMPTY: ("were empty", "lower --temperature, or finetune for longer"),
+    texts.MARKUP: ("held markup", "lower --temperature, or finetune for longer"),
+    filters.TOO_SHORT: ("were too short", "lower --min-words"),
+    filters.TOO_LONG: ("were too long", "raise --max-words"),
+    filters.UNSAFE: ("were not safe for work", "ask for another category or other keywords, or pass --no-sfw"),
+    filters.LACKING: ("lacked a keyword", "ask for fewer or other keywords, or raise --max-tries"),
+    filters.COPY: ("copied a training title", "raise --temperature, finetune for less, or pass --no-novel"),
+    filters.NEAR_COPY: ("nearly copied a training title", "raise --novel-threshold or --temperature"),
+    filters.DUPLICATE: ("were there already", "raise --temperature or --top-k, or pass --no-unique"),
+}
+
+_log = logging.getLogger(__name__)
+
+
+def counts_of(counts: Counter[str]) -> dict[str, int]:
+    """For the sidecar: titles, the samples that were looked at for them, and what each filter took."""
+    faults = {name: counts[name] for name in _IN_WORDS if counts[name]}
+    return {TITLES: counts[TITLES], "samples": counts[TITLES] + sum(faults.values()), **faults}
+
+
+def report(settings: GenerateSettings, asked: int, counts: Counter[str]) -> None:
+    """Say what was drawn again and what is missing; raises InputError where that is everything."""
+    faults = {name: counts[name] for name in _IN_WORDS if counts[name]}
+    why = ", ".join(f"{number} {_IN_WORDS[name][0]}" for name, number in faults.items())
+    missing = asked - counts[TITLES]
+    if not missing:
+        if faults:
+            _log.info("drawn again: %s", why)
+        return
+    remedy = _IN_WORDS[max(faults, key=faults.__getitem__)][1]
+    if not counts[TITLES]:
+        what = "text" if settings.prefix is not None else "whole title"
+        where = f" within {settings.length} tokens" if texts.UNFINISHED in faults else ""
+        raise InputError(f"run {settings.run}: wrote no {what} that is wanted ({why}{where}); {remedy}")
+    _log.warning("%d of %d titles are missing: %s; %s", missing, asked, why, remedy)

@@ -1,0 +1,203 @@
+"""Titles in files: what a kill, Ctrl-C or a full disk leaves, and how it is gone on with."""
+
+import itertools
+import json
+import logging
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Generating, Scripted
+
+from redditgen.errors import InputError, OutputExists
+from redditgen.generate import write
+from redditgen.generate.drawing import BLOCKS_A_WINDOW
+from redditgen.generate.stage import ENGINES
+from redditgen.gpt2.rundir import ModelDir
+from redditgen.markup import END
+from redditgen.output import sidecar_path
+from redditgen.partial import Partial
+from redditgen.settings import GenerateSettings
+
+NAMES = ["a.txt", "a.csv", "a.jsonl"]
+
+
+class Broken(Exception):
+    """What a test ends a command with."""
+
+
+def drawn(settings: GenerateSettings, run: ModelDir, prompts: Sequence[str], seed: int) -> Iterator[str]:
+    """An engine by the seed alone; of its texts one in seven is no title, and some come twice."""
+    rng = random.Random(seed)
+    for prompt in prompts:
+        number = rng.randrange(400)
+        yield prompt if number % 7 == 6 else f"{prompt}cats~^~@Title {number}{END}"
+
+
+def broken_at(at: int) -> Callable[..., Iterator[str]]:
+    """The same, ended after so many texts."""
+    left = itertools.count(at, -1)
+
+    def engine(*arguments: Any) -> Iterator[str]:
+        for text in drawn(*arguments):
+            if not next(left):
+                raise Broken
+            yield text
+
+    return engine
+
+
+def without_settings(settings: GenerateSettings) -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads(sidecar_path(settings.out or Path()).read_text(encoding="utf8"))
+    del facts["settings"]
+    return facts
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_was_cut_short_is_gone_on_with(
+    generating: Generating, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    """Window by window; the titles are those of an undisturbed command."""
+    settings = {"n": 150, "unique": True, "batch_size": "4", "sample_delim": "--\n", "seed": 3}
+    whole, cut = generating(**settings, out=tmp_path / "whole" / name), generating(**settings, out=tmp_path / name)
+    monkeypatch.setitem(ENGINES, "torch", drawn)
+    assert write(whole) == 150
+    for _ in range(2):
+        monkeypatch.setitem(ENGINES, "torch", broken_at(85))
+        with pytest.raises(Broken):
+            write(cut)
+        assert not (tmp_path / name).exists()
+    monkeypatch.setitem(ENGINES, "torch", drawn)
+    with caplog.at_level(logging.INFO):
+        assert write(cut) == 150
+    assert "goes on behind 64 titles of an interrupted run" in caplog.text or "behind 96 titles" in caplog.text
+    assert (tmp_path / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert without_settings(cut) == without_settings(whole)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [name, f"{name}.meta.json", "whole"]
+
+
+def test_a_new_seed_is_kept_for_going_on(
+    generating: Generating, engine: Scripted, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    size = BLOCKS_A_WINDOW * 2
+
+    def broken(prompt: str, place: int) -> str:
+        if place == size + 1:
+            raise Broken
+        return f"{prompt}cats~^~@{place}{END}"
+
+    settings = generating(n=2 * size, batch_size="2", seed=None, out=tmp_path / "a.jsonl")
+    scripted = engine(broken)
+    with pytest.raises(Broken):
+        write(settings)
+    assert "the same command goes on with it" in caplog.text
+    first = scripted.asked[0][1]
+    scripted = engine(lambda prompt, place: f"{prompt}cats~^~@{size + place}{END}")
+    assert write(generating(**(vars(settings) | {"resume": True}))) == 2 * size
+    rows = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text(encoding="utf8").splitlines()]
+    assert [row["title"] for row in rows] == [str(number) for number in range(2 * size)]
+    assert {row["seed"] for row in rows} == {first}
+    facts = json.loads((tmp_path / "a.jsonl.meta.json").read_text(encoding="utf8"))
+    assert facts["settings"]["seed"] == first
+
+
+def test_other_settings_begin_anew(generating: Generating, engine: Scripted, tmp_path: Path) -> None:
+    def broken(prompt: str, place: int) -> str:
+        if place == 20:
+            raise Broken
+        return f"{prompt}cats~^~@Old {place}{END}"
+
+    engine(broken)
+    with pytest.raises(Broken):
+        write(generating(n=30, batch_size="1", out=tmp_path / "a.txt"))
+    engine(lambda prompt, place: f"{prompt}cats~^~@New {place}{END}")
+    write(generating(n=30, batch_size="1", temperature=0.8, out=tmp_path / "a.txt"))
+    assert "Old" not in (tmp_path / "a.txt").read_text(encoding="utf8")
+
+
+def test_a_whole_output_is_kept_also_by_resume(generating: Generating, tmp_path: Path) -> None:
+    write(generating(n=1, out=tmp_path / "a.txt"))
+    before = (tmp_path / "a.txt").read_bytes()
+    with pytest.raises(OutputExists, match=r"a\.txt: already exists; pass --overwrite"):
+        write(generating(n=1, seed=2, resume=True, out=tmp_path / "a.txt"))
+    assert (tmp_path / "a.txt").read_bytes() == before
+
+
+def test_a_full_disk_is_one_line_and_what_was_written_waits(
+    generating: Generating, engine: Scripted, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    size = BLOCKS_A_WINDOW * 2
+    scripted = engine(lambda prompt, place: f"{prompt}cats~^~@{place}{END}")
+    step = Partial.step
+
+    def full(self: Partial, *arguments: Any) -> None:
+        if self.steps:
+            raise OSError(28, "No space left on device")
+        step(self, *arguments)
+
+    settings = generating(n=3 * size, batch_size="2", out=tmp_path / "a.txt")
+    with monkeypatch.context() as patch:
+        patch.setattr(Partial, "step", full)
+        with pytest.raises(InputError, match=r"^[^\n]*a\.txt: can't be written: No space left on device$"):
+            write(settings)
+    assert scripted.closed == len(scripted.asked)
+    assert [path.name for path in tmp_path.iterdir()] == [".a.txt.partial"]
+    engine(lambda prompt, place: f"{prompt}cats~^~@{size + place}{END}")
+    assert write(settings) == 3 * size
+    assert (tmp_path / "a.txt").read_text(encoding="utf8").split() == [str(number) for number in range(3 * size)]
+
+
+def command(folder: Path, out: str, *options: str) -> list[str]:
+    words = ["generate", "--run=trained", f"--checkpoint-dir={folder}", "--no-novel", "--batch-size=4", "--seed=7"]
+    return [sys.executable, "-m", "redditgen", *words, "--temperature=1.5", f"--out={out}", *options]
+
+
+@pytest.mark.slow
+def test_of_killed_commands_no_title_is_lost_and_none_comes_twice(checkpoint_dir: Path, tmp_path: Path) -> None:
+    """Killed at any moment, again and again, they write what an undisturbed one writes."""
+    shutil.copytree(checkpoint_dir, tmp_path / "runs")
+    options = ["-n600", "--resume"]
+    subprocess.run(command(tmp_path / "runs", "whole.jsonl", *options), cwd=tmp_path, check=True, capture_output=True)
+    kills = 0
+    while not (tmp_path / "a.jsonl").exists():
+        process = subprocess.Popen(
+            command(tmp_path / "runs", "a.jsonl", *options), cwd=tmp_path, stderr=subprocess.DEVNULL
+        )
+        state = tmp_path / ".a.jsonl.partial/state.json"
+        before = state.stat().st_mtime_ns if state.exists() else 0
+        while process.poll() is None:
+            if kills < 4 and state.exists() and state.stat().st_mtime_ns != before:
+                time.sleep(0.05 * kills)
+                os.kill(process.pid, signal.SIGKILL)
+                kills += 1
+                break
+            time.sleep(0.005)
+        process.wait()
+    assert kills == 4
+    assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    rows = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text(encoding="utf8").splitlines()]
+    assert len({row["title"].casefold() for row in rows}) == len(rows) == 600
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_what_was_written(checkpoint_dir: Path, tmp_path: Path) -> None:
+    words = command(checkpoint_dir, "a.csv", "-n5000", "--no-unique")
+    process = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    state = tmp_path / ".a.csv.partial/state.json"
+    while not state.exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, messages = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "a.csv: not whole yet; the same command goes on with it" in messages
+    assert "Traceback" not in messages
+    assert not (tmp_path / "a.csv").exists()
