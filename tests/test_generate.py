@@ -456,7 +456,7 @@ def test_line_breaks_stay_where_a_delimiter_says_what_belongs_together(
 def test_the_command_prints_the_delimiter(redditgen: Redditgen, generating: Generating) -> None:
     settings = generating(n=3)
     options = ["-n3", "--seed=1", f"--checkpoint-dir={settings.checkpoint_dir}", "--sample-delim=~~\n"]
-    done = redditgen("generate", "--run=trained", "--no-unique", "--no-sfw", *options)
+    done = redditgen("generate", "--run=trained", "--no-novel", "--no-unique", "--no-sfw", *options)
     assert (done.returncode, done.stdout) == (0, "".join(f"{text}\n~~\n" for text in texts(settings)))
 
 
@@ -575,7 +575,14 @@ def test_an_unknown_engine_is_named(generating: Generating) -> None:
 
 def test_the_command_prints_titles_alone(redditgen: Redditgen, generating: Generating) -> None:
     settings = generating(n=3)
-    options = ["-n3", "--seed=1", "--no-unique", "--no-sfw", f"--checkpoint-dir={settings.checkpoint_dir}"]
+    options = [
+        "-n3",
+        "--seed=1",
+        "--no-novel",
+        "--no-unique",
+        "--no-sfw",
+        f"--checkpoint-dir={settings.checkpoint_dir}",
+    ]
     done = redditgen("generate", "--run=trained", *options)
     assert done.returncode == 0
     assert done.stdout.splitlines() == texts(replace(settings, n=3))

@@ -174,7 +174,14 @@ def test_a_conversation_goes_on_until_there_are_no_more_answers(
 
 def test_a_conversation_at_a_terminal(generating: Generating, tmp_path: Path) -> None:
     """Questions to the terminal, titles alone to standard output."""
-    options = ["--run=trained", "-n1", "--seed=1", "--label", f"--checkpoint-dir={generating().checkpoint_dir}"]
+    options = [
+        "--run=trained",
+        "-n1",
+        "--seed=1",
+        "--label",
+        "--no-novel",
+        f"--checkpoint-dir={generating().checkpoint_dir}",
+    ]
     outer, inner = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "redditgen", "generate", "--interactive", *options],

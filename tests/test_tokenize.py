@@ -84,7 +84,8 @@ def learned(settings: FinetuneSettings) -> tuple[object, ...]:
     run = ModelDir(settings.checkpoint_dir / settings.run)
     lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text(encoding="utf8").splitlines()]
     for line in lines:
-        del line["seconds"]
+        for measured in ("seconds", "tokens_per_second", "titles_per_second", "memory_bytes"):
+            del line[measured]
     return lines, {name: tensor.tobytes() for name, tensor in run.tensors().items()}, run.mark()
 
 
