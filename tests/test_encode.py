@@ -287,6 +287,13 @@ def test_a_split_parts_the_titles_before_they_are_repeated(ready: Path, tmp_path
         assert json.loads(Path(f"{output}.meta.json").read_text(encoding="utf8"))["counts"] == counts
 
 
+def test_a_part_that_a_split_leaves_empty_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write(tmp_path / "few.csv", [("a", "Title", "x")], ("subreddit", "title", "tags"))
+    encode(EncodeSettings(input=path, keywords_field="tags", split="val=0.001"))
+    assert "few_encoded.val.txt: is empty, since --split left no title for it" in caplog.text
+    assert "few_encoded.txt: is empty" not in caplog.text
+
+
 def test_a_split_holds_out_what_finetune_would(ready: Path) -> None:
     settings = EncodeSettings(input=ready, keywords_field="tags", split="val=0.1", seed=3)
     encode(settings)

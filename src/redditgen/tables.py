@@ -109,8 +109,10 @@ def _objects(file: TextIO, path: Path) -> Iterator[dict[str, Any]]:
             continue
         try:
             value = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{path}: line {number} is no JSON: {error}") from error
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path}: line {number} is no JSON: {error.msg} at character {error.colno}") from error
+        except RecursionError as error:
+            raise InputError(f"{path}: line {number} is no JSON that can be read: it is nested too deep") from error
         if not isinstance(value, dict):
             raise InputError(f"{path}: line {number} is no JSON object; an object a line is needed")
         yield value

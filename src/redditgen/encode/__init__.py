@@ -53,7 +53,10 @@ def encode(settings: EncodeSettings) -> dict[str, int]:
         if not output.is_whole:
             _write(output, reading.rows(titles, settings, counts), settings, only, counts)
         counts = Counter(output.facts)
-    for path in settings.outputs:
+    of_shares = [counts[f"records_{name}"] for name in settings.shares]
+    for path, records in zip(settings.outputs, [counts["records"] - sum(of_shares), *of_shares], strict=True):
+        if not records:
+            _log.warning("%s: is empty, since --split left no title for it", path)
         write_sidecar(path, settings, inputs=[settings.input], counts=counts, versions=of_spacy)
     _log.info("%s: %s", settings.output, _summary(counts, time.monotonic() - started))
     return dict(counts)

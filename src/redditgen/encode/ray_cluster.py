@@ -145,7 +145,7 @@ def _try(address: str) -> None:
     except subprocess.TimeoutExpired as error:
         raise InputError(f"--ray-address {address}: no ray answers there within {_PATIENCE} s; {_REMEDY}") from error
     if tried.returncode:
-        cause = tried.stdout.strip() or f"ray ended with {tried.returncode}"
+        cause = tried.stdout.strip().rstrip(".") or f"ray ended with {tried.returncode}"
         raise InputError(f"--ray-address {address}: {cause}; {_REMEDY}")
 
 
