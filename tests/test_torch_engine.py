@@ -132,6 +132,7 @@ def test_a_time_limit_saves_and_the_same_command_goes_on(
         assert reached < step < 1_000_000
         assert (run_of(settings).step(), metrics(settings)[-1]["step"]) == (step, step)
         assert f"saved at step {step}, by --time-limit 1s" in caplog.text
+        assert metrics(settings)[-1]["val_loss"] is not None
         reached = step
 
 
