@@ -338,9 +338,11 @@ def test_a_cluster_writes_the_same_bytes_and_stays(command: Command, two_nodes: 
     count = 1 if form == "one worker" else "auto"
     done = on_cluster(source, "--out", "there.txt", "--workers", count, "--ray-address", address)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
-    messages = [line for line in done.stderr.splitlines() if "the cluster could not start its server" not in line]
-    assert len(messages) == 1
-    assert messages[0].startswith("there.txt: 3600 records of 1200 titles")
+    # On a slow machine there are lines of progress besides, and a client may have to connect again.
+    of_patience = ("encode: ", "waiting for a CPU")
+    *others, last = (line for line in done.stderr.splitlines() if "could not start its server" not in line)
+    assert last.startswith("there.txt: 3600 records of 1200 titles")
+    assert all(line.startswith(of_patience) for line in others)
     assert (command.folder / "there.txt").read_bytes() == (command.folder / "here.txt").read_bytes()
     assert two_nodes.is_whole()
 
