@@ -23,6 +23,7 @@ COMMANDS: dict[str, type[Any]] = {
     "finetune": settings.FinetuneSettings,
     "generate": settings.GenerateSettings,
     "decode": settings.DecodeSettings,
+    "evaluate": settings.EvaluateSettings,
     "export": settings.ExportSettings,
     "download": settings.DownloadSettings,
     "doctor": settings.DoctorSettings,

@@ -26,7 +26,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Turn Reddit titles into a GPT-2 that writes new ones: fetch, encode, finetune, generate, decode.",
+    help="Turn Reddit titles into a GPT-2 that writes new ones: fetch, encode, finetune, generate, decode, evaluate.",
 )
 
 
@@ -140,6 +140,14 @@ def decode(options: settings.DecodeSettings) -> None:
         return
     for line in lines(options):
         print(line)
+
+
+@_command(settings.EvaluateSettings)
+def evaluate(options: settings.EvaluateSettings) -> None:
+    """Measure a finetuned run: on titles that it never learned from, and on those that it writes."""
+    from redditgen import evaluation
+
+    print(evaluation.table(evaluation.write(options)))
 
 
 @_command(settings.ExportSettings)

@@ -24,7 +24,7 @@ from redditgen.markup import SECTIONS, Record
 from redditgen.settings import FinetuneSettings
 from redditgen.splits import is_held_out
 
-__all__ = ["HELD_OUT_AT_MOST", "Dataset", "chunks", "files", "read", "titles"]
+__all__ = ["HELD_OUT_AT_MOST", "Dataset", "chunks", "files", "held_out", "read", "titles"]
 
 HELD_OUT_AT_MOST = 2000  # records measured
 
@@ -63,6 +63,21 @@ def titles(settings: FinetuneSettings, tokenizer: Tokenizer) -> Iterator[str]:
     for path in dict.fromkeys([*files(settings.dataset), *(files(settings.val) if settings.val else ())]):
         if has_records(path, tokenizer):
             yield from (record.title for record in records_of(path, tokenizer) if record.title)
+
+
+def held_out(settings: FinetuneSettings, mark: Mark, tokenizer: Tokenizer) -> list[Record]:
+    """The records that a finetuning by these settings is measured on, as `read` holds them out."""
+    parts = _Parts(settings, mark, tokenizer)
+    paths = files(settings.val or settings.dataset)
+    if not any(map(is_dynamic, paths)):
+        _refuse_draws(settings)
+    if settings.val is None:
+        for path in paths:
+            if not has_records(path, tokenizer):
+                raise InputError(f"{path}: holds no record to measure on; {MADE_BY}")
+            for _ in parts.kept(records_of(path, tokenizer)):
+                pass
+    return parts.held_out
 
 
 def _training_files(settings: FinetuneSettings) -> list[Path]:

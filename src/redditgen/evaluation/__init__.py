@@ -1,0 +1,170 @@
+"""evaluate: how good a run is, on titles that it never learned from and on those that it writes for their prompts."""
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from redditgen import __version__, dataset
+from redditgen.errors import InputError, UsageError
+from redditgen.evaluation.heldout import predicted
+from redditgen.evaluation.measures import Figure
+from redditgen.evaluation.page import SHOWN, page
+from redditgen.evaluation.report import text_table
+from redditgen.evaluation.samples import Sample, sampled
+from redditgen.evaluation.written import Judge, figures
+from redditgen.gpt2.rundir import NO_RECORDS, ModelDir, find_run
+from redditgen.markup import Record
+from redditgen.novelty import NAME as INDEX
+from redditgen.output import refuse_existing, sha256, whole
+from redditgen.settings import EvaluateSettings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Evaluation", "Figure", "Sample", "evaluate", "table", "write"]
+
+JSON, HTML = "evaluation.json", "evaluation.html"
+
+_OF_ANOTHER_SPLIT = 0.02  # more than the precisions of finetune make
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """The figures of a run at a step, and what they were made of."""
+
+    settings: EvaluateSettings
+    step: int
+    figures: tuple[Figure, ...]
+    samples: tuple[Sample, ...]
+    held_out: tuple[str, ...]
+    """The different held-out titles."""
+    inputs: dict[str, str]
+    """Files and their hashes."""
+
+    @property
+    def titles(self) -> list[Sample]:
+        """The samples that are whole titles, in random order of their prompts."""
+        return [sample for sample in self.samples if sample.fault is None]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        faults = Counter(sample.fault for sample in self.samples if sample.fault)
+        return {"texts": len(self.samples), "titles": len(self.titles), **faults, "held_out_titles": len(self.held_out)}
+
+    def frame(self) -> "pd.DataFrame":
+        """The figures, a row each."""
+        import pandas as pd
+
+        return pd.DataFrame([asdict(figure) for figure in self.figures]).astype(
+            {"keywords": "Int64", "low": "float64", "high": "float64"}
+        )
+
+    def content(self) -> dict[str, Any]:
+        """What evaluation.json holds."""
+        shown = [{**asdict(sample), "synthetic": True} for sample in self.titles[:SHOWN]]
+        for sample in shown:
+            del sample["fault"]
+        return {
+            "redditgen": __version__,
+            "command": "evaluate",
+            "run": self.settings.run,
+            "step": self.step,
+            "settings": asdict(self.settings),
+            "inputs": self.inputs,
+            "counts": self.counts,
+            "figures": [asdict(figure) for figure in self.figures],
+            "titles": shown,
+        }
+
+
+def evaluate(settings: EvaluateSettings) -> Evaluation:
+    """Measure the run that the settings name; raises RedditgenError where something is not there or not to be used."""
+    run = find_run(settings.run, settings.checkpoint_dir, settings.step)
+    records = _held_out(settings, run)
+    real = tuple(dict.fromkeys(record.title or "" for record in records))
+    judge = Judge.of(settings, run)
+    samples = sampled(settings.generating, run, records, settings.n, settings.sample_seed)
+    _require_titles(settings, samples)
+    seed = settings.sample_seed
+    held_out = predicted(run, records, seed)
+    _warn_of_another_split(settings, run, held_out[0])
+    return Evaluation(
+        settings=settings,
+        step=run.step(),
+        figures=(*held_out, *figures(samples, real, judge, seed)),
+        samples=tuple(samples),
+        held_out=real,
+        inputs={str(path): sha256(path) for path in _inputs(settings, run)},
+    )
+
+
+def write(settings: EvaluateSettings) -> Evaluation:
+    """The same, written to two files in the settings' folder; raises OutputExists where one is there."""
+    out = settings.output
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out: {out} is a file; name a folder")
+    for name in (JSON, HTML):
+        refuse_existing(out / name, settings.overwrite)
+    made = evaluate(settings)
+    shown = page(settings.run, made.step, made.figures, made.counts, made.titles, made.held_out)
+    content = json.dumps(made.content(), indent=2, default=str, ensure_ascii=False) + "\n"
+    # JSON can hold half a pair, as it escapes it; a page can't.
+    for name, text, errors in ((HTML, shown, "replace"), (JSON, content, "backslashreplace")):
+        with whole(out / name) as temporary:
+            temporary.write_text(text, encoding="utf8", errors=errors)
+        _log.info("wrote %s", out / name)
+    return made
+
+
+def table(made: Evaluation) -> str:
+    """For a terminal."""
+    return text_table(made.figures)
+
+
+def _held_out(settings: EvaluateSettings, run: ModelDir) -> list[Record]:
+    """The records that have a title, of those held out."""
+    mark = run.mark()
+    if mark.record_tokens == NO_RECORDS:
+        raise UsageError(f"--run: run {settings.run} learned plain text, which has no titles to measure")
+    records = dataset.held_out(settings.finetuned, mark, run.tokenizer())
+    if found := [record for record in records if (record.title or "").strip()]:
+        return found
+    if settings.val:
+        raise InputError(f"{settings.val}: holds no title to measure on; give finetune's --val")
+    raise InputError(
+        f"{settings.against}: no title in it is held out by --seed {settings.seed} --val-fraction "
+        f"{settings.val_fraction:g}; raise --val-fraction for finetune and here, or give --val"
+    )
+
+
+def _require_titles(settings: EvaluateSettings, samples: Sequence[Sample]) -> None:
+    faults = Counter(sample.fault for sample in samples)
+    if not faults[None]:
+        why = ", ".join(f"{number} {fault}" for fault, number in faults.items())
+        raise InputError(
+            f"run {settings.run}: none of {len(samples)} texts is a whole title ({why}); finetune for longer, "
+            "or raise --length"
+        )
+
+
+def _warn_of_another_split(settings: EvaluateSettings, run: ModelDir, bits: Figure) -> None:
+    """Titles that the run has learned would make it look better than it is; finetune noted what it measured."""
+    noted = [report.val_bits_per_char for report in run.metrics.reports() if report.step == run.step()]
+    [last] = [found for found in noted if found is not None][-1:] or [bits.value]
+    if abs(bits.value / last - 1) > _OF_ANOTHER_SPLIT:
+        _log.warning(
+            "run %s: finetune measured %.3f bits per character at this step, and here it is %.3f, so other titles were "
+            "held out: give its dataset, --seed, --val-fraction and --val",
+            settings.run, last, bits.value,
+        )  # fmt: skip
+
+
+def _inputs(settings: EvaluateSettings, run: ModelDir) -> list[Path]:
+    weights, index = Path(f"{run.latest()}.index"), run.path / INDEX  # the former holds a checksum of every tensor
+    return [*dataset.files(settings.finetuned.dataset), weights, *([index] if index.exists() else [])]

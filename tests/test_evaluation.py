@@ -1,0 +1,350 @@
+"""evaluate: figures against brute force, the same for a seed, and what is written."""
+
+import json
+import math
+import random
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Redditgen, Scripted
+
+from redditgen import dataset as datasets
+from redditgen import evaluation, markup
+from redditgen.errors import InputError, MissingError, OutputExists, UsageError
+from redditgen.evaluation import heldout, measures, written
+from redditgen.evaluation.report import rows, text_table
+from redditgen.evaluation.samples import Sample, sampled
+from redditgen.gpt2.device import best_device
+from redditgen.gpt2.examples import examples
+from redditgen.gpt2.memory import Plan
+from redditgen.gpt2.networks import loaded
+from redditgen.gpt2.rundir import ModelDir
+from redditgen.gpt2.training import evaluate as measured_at_once
+from redditgen.markup import END, Record
+from redditgen.novelty import Index
+from redditgen.settings import EvaluateSettings
+
+Evaluating = Callable[..., EvaluateSettings]
+
+
+@pytest.fixture
+def evaluating(checkpoint_dir: Path, dataset: Path, tmp_path: Path) -> Evaluating:
+    """Makes settings of an evaluation of the run `trained`, with the titles that its finetuning held out."""
+
+    def make(**changes: Any) -> EvaluateSettings:
+        usual: dict[str, Any] = {
+            "run": "trained", "against": dataset, "val_fraction": 0.1, "n": 60,
+            "out": tmp_path / "evaluation", "checkpoint_dir": checkpoint_dir,
+        }  # fmt: skip
+        return EvaluateSettings(**(usual | changes))
+
+    return make
+
+
+@pytest.fixture
+def run(checkpoint_dir: Path) -> ModelDir:
+    return ModelDir(checkpoint_dir / "trained")
+
+
+def value(figures: list[measures.Figure], name: str, of: str = "generated", keywords: int | None = None) -> float:
+    [found] = [one.value for one in figures if (one.name, one.of, one.keywords) == (name, of, keywords)]
+    return found
+
+
+def test_means_and_intervals_are_those_of_resampled_titles() -> None:
+    values = [0.0, 1.0, 1.0, 0.5]
+    figure = measures.mean("some", values, seed=3)
+    rng = np.random.default_rng(3)
+    drawn = [sum(values[at] for at in rng.integers(4, size=4)) / 4 for _ in range(1000)]
+    assert figure.value == 0.625
+    assert (figure.low, figure.high) == tuple(np.percentile(drawn, (2.5, 97.5)))
+    assert figure.number == 4
+
+
+def test_an_interval_holds_the_truth_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    figures = [measures.mean("some", rng.random(200) < 0.3, seed=seed) for seed in range(100)]
+    held = sum((one.low or 0) <= 0.3 <= (one.high or 0) for one in figures)
+    assert 88 <= held <= 100
+
+
+def test_records_of_one_title_are_drawn_together() -> None:
+    summed = measures.by_title(["a", "b", "a"], np.array([1.0, 2.0, 3.0]), np.array([1.0, 1.0, 5.0]))
+    assert [column.tolist() for column in summed] == [[4.0, 2.0], [6.0, 1.0]]
+
+
+def test_variety_by_hand() -> None:
+    titles = ["My cat sleeps", "my cat, sleeps!", "A cat", "Dogs"]
+    assert measures.duplicates(titles) == 0.25
+    assert measures.distinct(titles, 1) == 5 / 9  # my cat sleeps a dogs
+    assert measures.distinct(titles, 2) == 3 / 5
+    assert measures.distinct(["one"], 2) == 0
+
+
+def test_the_distance_of_distributions_by_brute_force() -> None:
+    rng = random.Random(0)
+    some, others = [rng.randrange(3, 12) for _ in range(40)], [rng.randrange(5, 20) for _ in range(70)]
+    brute = max(abs(sum(one <= at for one in some) / 40 - sum(one <= at for one in others) / 70) for at in range(25))
+    assert measures.largest_gap(some, others) == pytest.approx(brute)
+    assert measures.largest_gap(some, some) == 0
+
+
+def test_figures_of_titles_by_hand(run: ModelDir, evaluating: Evaluating) -> None:
+    samples = [
+        Sample("cats", ("old", "cat"), title="My old cats sleep"),
+        Sample("cats", ("sofa",), title="My cat sleeps"),
+        Sample("dogs", ("dog",), title="A dog on the porn sofa"),
+        Sample("dogs", (), title="A dog on the porn sofa"),
+        Sample("dogs", ("ball",), fault="unfinished"),
+    ]
+    judge = replace(written.Judge.of(evaluating(), run), index=Index.of(["My old cats sleep!", "Other"]))
+    found = written.figures(samples, ["One two", "One two three four"], judge, 0)
+    assert value(found, "ended") == value(found, "whole") == 0.8
+    assert value(found, "keyword_hits") == pytest.approx(2 / 3)
+    assert value(found, "keyword_hits", keywords=1) == 0.5
+    assert value(found, "keyword_hits", keywords=2) == value(found, "all_keywords_held", keywords=2) == 1
+    assert (value(found, "copies"), value(found, "near_copies"), value(found, "novel")) == (0.25, 0, 0.75)
+    assert (value(found, "unsafe"), value(found, "unsafe", "held-out")) == (0.5, 0)
+    assert value(found, "duplicates") == 0.25
+    assert (value(found, "distinct_1"), value(found, "distinct_1", "held-out")) == (6 / 7, 4 / 6)  # two titles each
+    assert value(found, "words") == 4.75
+    assert value(found, "words_p50", "held-out") == 3
+
+
+def test_held_out_figures_are_those_that_finetune_measures(run: ModelDir, evaluating: Evaluating) -> None:
+    records = datasets.held_out(evaluating().finetuned, run.mark(), run.tokenizer())
+    tokenized = examples(records, run.tokenizer(), run.mark().record_tokens, run.hparams().n_ctx)
+    model = loaded(run.hparams(), run.tensors(), Plan(), best_device())
+    model.eval()
+    at_once = measured_at_once(model, tokenized, 7)
+    found = heldout.predicted(run, records, 0)
+    assert value(found, "bits_per_char", "held-out") == pytest.approx(at_once.bits_per_char, rel=1e-5)
+    assert value(found, "perplexity", "held-out") == pytest.approx(math.exp(at_once.loss), rel=1e-5)
+    assert at_once.bits_per_char == pytest.approx(run.metrics.reports()[-1].val_bits_per_char, rel=1e-4)
+    for figure in found:
+        assert figure.low is not None and figure.high is not None
+        assert figure.low <= figure.value <= figure.high
+        assert figure.number == len({record.title for record in records})
+
+
+@pytest.mark.parametrize("way", ["--against", "dynamic", "--val"])
+def test_the_records_are_those_that_finetune_holds_out(
+    way: str, run: ModelDir, evaluating: Evaluating, dataset: Path, tmp_path: Path
+) -> None:
+    settings = evaluating(seed=3)
+    finetuned = settings.finetuned
+    if way == "dynamic":
+        lines = [{"category": "cats", "keywords": ["a", "b", "c"], "title": f"Title {n}"} for n in range(50)]
+        path = tmp_path / "titles.jsonl"
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf8")
+        settings = evaluating(seed=3, against=path, val_fraction=0.3, min_keywords=1, max_keywords=2)
+        finetuned = settings.finetuned
+    elif way == "--val":
+        path = tmp_path / "val.txt"
+        path.write_text(markup.build(Record(category="cats", keywords="nap", title="A nap")) + "\n", encoding="utf8")
+        settings = evaluating(seed=3, against=None, val=path)
+        finetuned = replace(settings.finetuned, dataset=dataset)
+    mark, tokenizer, context = run.mark(), run.tokenizer(), run.hparams().n_ctx
+    found = examples(datasets.held_out(settings.finetuned, mark, tokenizer), tokenizer, mark.record_tokens, context)
+    measured = datasets.read(finetuned, mark, tokenizer, context).held_out
+    assert len(found) > 0
+    assert found.sequences.ids.tolist() == measured.sequences.ids.tolist()
+
+
+def test_prompts_are_those_of_records_each_as_often(run: ModelDir, evaluating: Evaluating) -> None:
+    records = [Record(category="cats", keywords=word, title=word) for word in ("old", "tiny", "old lazy")]
+    samples = sampled(evaluating().generating, run, records, 7, seed=1)
+    asked = [sample.keywords for sample in samples]
+    assert len(samples) == 7
+    assert {asked.count(one) for one in [("old",), ("tiny",), ("old", "lazy")]} == {2, 3}
+    too_long = [Record(category="cats", keywords="old " * 60, title="x")]
+    assert len(sampled(evaluating().generating, run, [*records, *too_long], 3, seed=1)) == 3
+    with pytest.raises(InputError, match="every prompt fills its context"):
+        sampled(evaluating().generating, run, too_long, 3, seed=1)
+
+
+def test_the_same_seed_gives_the_same_evaluation(evaluating: Evaluating) -> None:
+    first, again, other = (evaluation.evaluate(evaluating(sample_seed=seed)) for seed in (1, 1, 2))
+    assert first.content() == again.content()
+    assert first.content()["titles"] != other.content()["titles"]
+    assert value(list(first.figures), "bits_per_char", "held-out") == value(
+        list(other.figures), "bits_per_char", "held-out"
+    )
+
+
+def test_what_is_written_holds_all_figures(evaluating: Evaluating, run: ModelDir) -> None:
+    settings = evaluating()
+    made = evaluation.write(settings)
+    content = json.loads((settings.output / "evaluation.json").read_text(encoding="utf8"))
+    assert [measures.Figure(**figure) for figure in content["figures"]] == list(made.figures)
+    assert content["step"] == run.step()
+    assert content["counts"]["texts"] == 60
+    assert all(title["synthetic"] for title in content["titles"])
+    frame = made.frame()
+    assert len(frame) == len(made.figures)
+    assert frame.set_index(["name", "of"]).loc[("bits_per_char", "held-out"), "value"] == made.figures[0].value
+    assert len(text_table(made.figures).splitlines()) == 1 + len(list(rows(made.figures)))
+
+
+def test_titles_that_finetune_did_not_hold_out_are_warned_of(
+    evaluating: Evaluating, caplog: pytest.LogCaptureFixture
+) -> None:
+    evaluation.evaluate(evaluating(n=5))
+    assert "other titles were held out" not in caplog.text
+    evaluation.evaluate(evaluating(n=5, seed=1))
+    assert re.search(r"run trained: finetune measured [0-9.]+ bits per character at this step, and here", caplog.text)
+
+
+def test_without_an_index_all_but_novelty_is_measured(
+    evaluating: Evaluating, checkpoint_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(checkpoint_dir, tmp_path / "copy")
+    (tmp_path / "copy/trained/training_titles.npz").unlink()
+    found = evaluation.evaluate(evaluating(checkpoint_dir=tmp_path / "copy", n=20)).figures
+    assert "novelty is not measured" in caplog.text
+    assert {"copies", "novel"} & {figure.name for figure in found} == set()
+
+
+def test_the_command_prints_the_table(
+    redditgen: Redditgen, dataset: Path, checkpoint_dir: Path, tmp_path: Path
+) -> None:
+    arguments = ("evaluate", "--run", "trained", "--checkpoint-dir", checkpoint_dir, "--val-fraction", 0.1, "-n", 30)
+    done = redditgen(*arguments, "--against", dataset, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("measure")
+    assert "bits per character of held-out titles" in done.stdout
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["evaluation.html", "evaluation.json"]
+
+
+def test_bad_input_is_refused_and_nothing_written(evaluating: Evaluating, tmp_path: Path) -> None:
+    with pytest.raises(MissingError, match=r"^run nope: no .*checkpoint; make it with: redditgen finetune"):
+        evaluation.write(evaluating(run="nope"))
+    with pytest.raises(InputError, match=r"no title in it is held out by --seed 0 --val-fraction 1e-09; raise"):
+        evaluation.write(evaluating(val_fraction=1e-9))
+    with pytest.raises(UsageError, match=r"^--against: is needed: the dataset that run trained was finetuned on"):
+        evaluating(against=None)
+    with pytest.raises(UsageError, match=r"^--val: is measured instead of --against; leave out one$"):
+        evaluating(val=tmp_path / "val.txt")
+    with pytest.raises(UsageError, match=r"^--max-keywords: .* was not made by encode --dynamic"):
+        evaluation.write(evaluating(max_keywords=2))
+    with pytest.raises(UsageError, match=r"^-n must be 1 or more, not 0$"):
+        evaluating(n=0)
+    with pytest.raises(UsageError, match=r"^--precision must be"):
+        evaluating(precision="float64")
+    with pytest.raises(InputError, match=r"nolist\.txt: can't be read as a list"):
+        evaluation.write(evaluating(words=tmp_path / "nolist.txt"))
+    plain = tmp_path / "plain.txt"
+    plain.write_text("Once upon a time\n", encoding="utf8")
+    with pytest.raises(InputError, match=r"plain\.txt: holds no record to measure on; `redditgen encode`"):
+        evaluation.write(evaluating(against=plain))
+    with pytest.raises(UsageError, match=r"^--out: .*plain\.txt is a file; name a folder$"):
+        evaluation.write(evaluating(out=plain))
+    assert not evaluating().output.exists()
+
+
+def test_an_evaluation_that_is_there_stays(evaluating: Evaluating) -> None:
+    settings = evaluating()
+    settings.output.mkdir()
+    there = settings.output / "evaluation.json"
+    there.write_text("{}", encoding="utf8")
+    with pytest.raises(OutputExists, match=r"evaluation\.json: already exists; pass --overwrite"):
+        evaluation.write(settings)
+    assert there.read_text(encoding="utf8") == "{}"
+    evaluation.write(evaluating(overwrite=True, n=10))
+    assert json.loads(there.read_text(encoding="utf8"))["command"] == "evaluate"
+
+
+def test_a_run_that_writes_no_title_is_said_to(evaluating: Evaluating, engine: Scripted) -> None:
+    engine(lambda prompt, number: prompt + "and so on")
+    with pytest.raises(InputError, match=r"none of 60 texts is a whole title \(60 unfinished\); finetune for longer"):
+        evaluation.write(evaluating())
+    assert not evaluating().output.exists()
+
+
+class Page(HTMLParser):
+    """What stands in a page: its elements, which are open, what they load, and the text of the titles' elements."""
+
+    VOID = frozenset({"meta", "link"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[str] = []
+        self.loaded: list[str] = []
+        self.ids: list[str] = []
+        self.titles: list[str] = []
+        self.marks = 0
+        self._is_title = False
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append(tag)
+        given = {name: said or "" for name, said in attrs}
+        self.loaded += [said for name, said in given.items() if name.rpartition(":")[2] in ("src", "href", "action")]
+        self.ids += [said for name, said in given.items() if name == "id"]
+        self.marks += given.get("class") == "mark"
+        if given.get("class") == "title":
+            self._is_title = True
+            self.titles.append("")
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        self.handle_endtag(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+        self._is_title = False
+
+    def handle_data(self, data: str) -> None:
+        if self._is_title:
+            self.titles[-1] += data
+
+
+def test_the_page_stands_alone(evaluating: Evaluating) -> None:
+    settings = evaluating()
+    made = evaluation.write(settings)
+    text = (settings.output / "evaluation.html").read_text(encoding="utf8")
+    page = Page(text)
+    assert page.open == []
+    assert page.titles == [sample.title for sample in made.titles[:30]]
+    assert len(page.titles) == page.marks == 30
+    assert page.seen.count("svg") == 2
+    assert "script" not in page.seen
+    assert all(address.startswith("#") or address == "data:," for address in page.loaded)
+    assert not re.search("https?:|@import", text)
+    assert len(page.ids) == len(set(page.ids))
+    assert {address[1:] for address in page.loaded if address.startswith("#")} <= set(page.ids)
+    assert set(re.findall(r"url\(#([^)]*)\)", text)) <= set(page.ids)
+    for row in rows(made.figures):
+        assert f"<td>{row.value}</td>" in text
+
+
+def test_the_page_is_the_same_for_the_same_figures(evaluating: Evaluating, tmp_path: Path) -> None:
+    evaluation.write(evaluating(n=10, out=tmp_path / "one"))
+    evaluation.write(evaluating(n=10, out=tmp_path / "two"))
+    assert (tmp_path / "one/evaluation.html").read_bytes() == (tmp_path / "two/evaluation.html").read_bytes()
+
+
+def test_titles_and_categories_are_escaped(
+    evaluating: Evaluating, engine: Scripted, dataset: Path, tmp_path: Path
+) -> None:
+    hostile = "<script>alert('1')</script> & \"more\""
+    engine(lambda prompt, number: f"{prompt}{hostile}{END}")
+    lines = [markup.build(Record(category="<b>x", keywords="<i>", title="Some title")) + "\n"]
+    val = tmp_path / "val.txt"
+    val.write_text("".join(lines), encoding="utf8")
+    settings = evaluating(against=None, val=val, n=3)
+    evaluation.write(settings)
+    page = Page((settings.output / "evaluation.html").read_text(encoding="utf8"))
+    assert page.titles == [hostile] * 3
+    assert {"script", "b", "i"} & set(page.seen) == set()
