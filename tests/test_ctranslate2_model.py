@@ -8,7 +8,8 @@ import pytest
 from conftest import random_tensors
 
 from redditgen.gpt2.ctranslate2_model import FLOAT32, INT8, built
-from redditgen.gpt2.rundir import Mark, ModelDir
+from redditgen.gpt2.mark import Mark
+from redditgen.gpt2.rundir import ModelDir
 from redditgen.gpt2.sampling import precision
 from redditgen.gpt2.weights import Hparams
 

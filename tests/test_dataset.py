@@ -14,7 +14,8 @@ from redditgen import dataset
 from redditgen.dataset import Dataset, files
 from redditgen.errors import InputError, MissingError, RedditgenError, UsageError
 from redditgen.gpt2.examples import Examples
-from redditgen.gpt2.rundir import COMPACT, LITERAL, NO_RECORDS, Mark, ModelDir
+from redditgen.gpt2.mark import COMPACT, LITERAL, NO_RECORDS, Mark
+from redditgen.gpt2.rundir import ModelDir
 from redditgen.gpt2.tokenizer import Tokenizer
 from redditgen.gpt2.windows import Stream
 from redditgen.markup import END, START, Record, build

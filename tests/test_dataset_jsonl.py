@@ -16,7 +16,8 @@ from redditgen.draws import Undrawn, draw
 from redditgen.encode import encode
 from redditgen.errors import InputError, UsageError
 from redditgen.gpt2.examples import DynamicExamples, Examples
-from redditgen.gpt2.rundir import COMPACT, Mark, ModelDir
+from redditgen.gpt2.mark import COMPACT, Mark
+from redditgen.gpt2.rundir import ModelDir
 from redditgen.gpt2.tokenizer import Tokenizer
 from redditgen.markup import Record, build, parse_sections
 from redditgen.records import records

@@ -26,7 +26,8 @@ from redditgen import web
 from redditgen.download import FILES, download
 from redditgen.errors import InputError, Interrupted, MissingError, OutputExists, RedditgenError, UsageError
 from redditgen.gpt2 import bundle
-from redditgen.gpt2.rundir import ModelDir, find_model
+from redditgen.gpt2.places import find_model
+from redditgen.gpt2.rundir import ModelDir
 from redditgen.gpt2.weights import Hparams
 from redditgen.settings import DownloadSettings
 

@@ -10,7 +10,8 @@ from redditgen.draws import Undrawn, draw
 from redditgen.gpt2.batches import IGNORED, POOL
 from redditgen.gpt2.epochs import batches_from
 from redditgen.gpt2.examples import DynamicExamples, Examples, examples
-from redditgen.gpt2.rundir import COMPACT, ModelDir
+from redditgen.gpt2.mark import COMPACT
+from redditgen.gpt2.rundir import ModelDir
 from redditgen.gpt2.tokenizer import Tokenizer
 from redditgen.markup import Record, parse_sections
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from redditgen.draws import Undrawn
 from redditgen.gpt2.examples import DynamicExamples, examples, prompt_ids
-from redditgen.gpt2.rundir import COMPACT, LITERAL, NO_RECORDS
+from redditgen.gpt2.mark import COMPACT, LITERAL, NO_RECORDS
 from redditgen.gpt2.tokenizer import Tokenizer, train
 from redditgen.markup import END, START, Record, build, prompt, sections_text
 

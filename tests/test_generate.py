@@ -12,7 +12,8 @@ from conftest import Generating, Redditgen, Scripted, random_tensors
 from redditgen.errors import InputError, MissingError, OutputExists, UsageError
 from redditgen.finetune import finetune
 from redditgen.generate import COLUMNS, Prompt, Title, generate, titles, write
-from redditgen.gpt2.rundir import Mark, ModelDir
+from redditgen.gpt2.mark import Mark
+from redditgen.gpt2.rundir import ModelDir
 from redditgen.gpt2.tokenizer import train
 from redditgen.gpt2.weights import Hparams
 from redditgen.markup import END, MARKS, START, Record, build, has_markup

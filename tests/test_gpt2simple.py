@@ -26,7 +26,8 @@ from redditgen.errors import RedditgenError
 from redditgen.finetune import finetune
 from redditgen.gpt2 import huggingface
 from redditgen.gpt2.examples import prompt_ids
-from redditgen.gpt2.rundir import COMPACT, Mark, ModelDir
+from redditgen.gpt2.mark import COMPACT, Mark
+from redditgen.gpt2.rundir import ModelDir
 from redditgen.gpt2.weights import Hparams, network, put
 from redditgen.markup import END, START
 from redditgen.settings import FinetuneSettings, GenerateSettings

@@ -16,7 +16,8 @@ from transformers.utils import logging as transformers_logging
 from redditgen.errors import InputError, MissingError
 from redditgen.gpt2 import huggingface
 from redditgen.gpt2.huggingface import HuggingFaceDir
-from redditgen.gpt2.rundir import ModelDir, find_model
+from redditgen.gpt2.places import find_model
+from redditgen.gpt2.rundir import ModelDir
 from redditgen.gpt2.weights import Hparams, network, put
 
 State = dict[str, Any]

@@ -1,6 +1,6 @@
 import pytest
 
-from redditgen.gpt2.rundir import COMPACT, LITERAL, NO_RECORDS, Mark
+from redditgen.gpt2.mark import COMPACT, LITERAL, NO_RECORDS, Mark
 from redditgen.gpt2.weights import Hparams
 from redditgen.model_card import SNIPPETS, model_card
 

@@ -16,8 +16,10 @@ from redditgen import bundled
 from redditgen.errors import InputError, MissingError
 from redditgen.gpt2 import huggingface
 from redditgen.gpt2.huggingface import HuggingFaceDir
+from redditgen.gpt2.mark import COMPACT, LITERAL, NO_RECORDS, Mark
 from redditgen.gpt2.metrics import Report
-from redditgen.gpt2.rundir import COMPACT, LITERAL, NO_RECORDS, Mark, ModelDir, find_model, find_run, model_at
+from redditgen.gpt2.places import find_model, find_run, model_at
+from redditgen.gpt2.rundir import ModelDir
 from redditgen.gpt2.weights import Hparams
 from redditgen.markup import START
 

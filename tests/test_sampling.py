@@ -19,7 +19,8 @@ from redditgen.errors import UsageError
 from redditgen.finetune import finetune
 from redditgen.gpt2.ctranslate2_model import FLOAT32, built
 from redditgen.gpt2.examples import prompt_ids
-from redditgen.gpt2.rundir import COMPACT, LITERAL, NO_RECORDS, Mark, ModelDir
+from redditgen.gpt2.mark import COMPACT, LITERAL, NO_RECORDS, Mark
+from redditgen.gpt2.rundir import ModelDir
 from redditgen.gpt2.sampling import Sampler, Sampling, block_seed, block_size, through_end
 from redditgen.gpt2.weights import Hparams, network, put
 from redditgen.markup import END, START

@@ -18,7 +18,8 @@ from conftest import Redditgen, Settings
 from redditgen.errors import MissingError, RedditgenError, UsageError
 from redditgen.export import export
 from redditgen.finetune import finetune
-from redditgen.gpt2.rundir import ModelDir, find_run
+from redditgen.gpt2.places import find_run
+from redditgen.gpt2.rundir import ModelDir
 from redditgen.locks import alone
 from redditgen.markup import build
 from redditgen.records import records

@@ -12,8 +12,9 @@ from conftest import random_tensors
 from redditgen.errors import InputError
 from redditgen.gpt2.batches import IGNORED, Sequences, padded
 from redditgen.gpt2.examples import Examples, examples
+from redditgen.gpt2.mark import COMPACT, LITERAL
 from redditgen.gpt2.memory import Plan
-from redditgen.gpt2.rundir import COMPACT, LITERAL, ModelDir
+from redditgen.gpt2.rundir import ModelDir
 from redditgen.gpt2.tokenizer import Tokenizer
 from redditgen.gpt2.training import Evaluation, Training, default_learning_rate, learning_rate
 from redditgen.gpt2.weights import Hparams, network, put, take

@@ -203,7 +203,8 @@ def from_titles(path: Path, work: Work) -> Iterator[Any]:
     """Batches of real records, by mini's tokens, whose numbers every vocabulary has."""
     from redditgen.gpt2.epochs import batches_from
     from redditgen.gpt2.examples import examples
-    from redditgen.gpt2.rundir import COMPACT, ModelDir
+    from redditgen.gpt2.mark import COMPACT
+    from redditgen.gpt2.rundir import ModelDir
     from redditgen.records import records
 
     tokenizer = ModelDir(bundled.path("models/mini")).tokenizer()

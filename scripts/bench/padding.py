@@ -21,7 +21,8 @@ import numpy as np
 from redditgen.draws import draw
 from redditgen.gpt2.batches import batches, pools
 from redditgen.gpt2.examples import examples
-from redditgen.gpt2.rundir import COMPACT, ModelDir
+from redditgen.gpt2.mark import COMPACT
+from redditgen.gpt2.rundir import ModelDir
 from redditgen.keywords import category
 from redditgen.markup import Record
 

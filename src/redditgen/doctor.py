@@ -220,7 +220,8 @@ def _model_names(model_dir: Path) -> list[str]:
 
 def _model(name: str, settings: DoctorSettings) -> Finding:
     """Whether a base model is there, by its shape and the names of its files: its weights are not read."""
-    from redditgen.gpt2.rundir import ModelDir, find_model
+    from redditgen.gpt2.places import find_model
+    from redditgen.gpt2.rundir import ModelDir
 
     try:
         model = find_model(name, settings.model_dir)

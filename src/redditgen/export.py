@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 from redditgen.errors import OutputExists
 from redditgen.gpt2 import huggingface, huggingface_tokenizer
 from redditgen.gpt2.ctranslate2_model import specification
-from redditgen.gpt2.rundir import ModelDir, Weights, find_model, find_run
+from redditgen.gpt2.places import find_model, find_run
+from redditgen.gpt2.rundir import ModelDir, Weights
 from redditgen.gpt2.tokenizer import Tokenizer
 from redditgen.gpt2.weights import Hparams
 from redditgen.model_card import SNIPPETS, model_card

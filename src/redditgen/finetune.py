@@ -11,10 +11,12 @@ from pathlib import Path
 from redditgen import dataset
 from redditgen.engines import Job, gpt2simple, torch_engine
 from redditgen.errors import OutputExists, UsageError
+from redditgen.gpt2.mark import COMPACT, LITERAL, NO_RECORDS, Mark
 from redditgen.gpt2.metrics import measured_since_best
+from redditgen.gpt2.places import find_model, model_at
 from redditgen.gpt2.plot import NAME as PLOT
 from redditgen.gpt2.plot import plot
-from redditgen.gpt2.rundir import COMPACT, LITERAL, NO_RECORDS, Mark, ModelDir, Weights, find_model, model_at
+from redditgen.gpt2.rundir import ModelDir, Weights
 from redditgen.locks import alone
 from redditgen.novelty import NAME as INDEX
 from redditgen.novelty import Index

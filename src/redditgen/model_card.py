@@ -6,7 +6,7 @@ The head in YAML is what Hugging Face's hub reads: https://huggingface.co/docs/h
 from string import Template
 
 from redditgen import __version__, markup
-from redditgen.gpt2.rundir import COMPACT, NO_RECORDS, Mark
+from redditgen.gpt2.mark import COMPACT, NO_RECORDS, Mark
 from redditgen.gpt2.weights import Hparams
 from redditgen.markup import END, START, Record
 

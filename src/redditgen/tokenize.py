@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 
 from redditgen import dataset
-from redditgen.gpt2.rundir import find_model
+from redditgen.gpt2.places import find_model
 from redditgen.output import refuse_existing, whole, write_sidecar
 from redditgen.settings import TokenizeSettings
 

@@ -17,7 +17,7 @@ from redditgen.dataset.streams import chunks, streams
 from redditgen.draws import Undrawn
 from redditgen.errors import InputError, UsageError
 from redditgen.gpt2.examples import DynamicExamples, Examples, examples
-from redditgen.gpt2.rundir import NO_RECORDS, Mark
+from redditgen.gpt2.mark import NO_RECORDS, Mark
 from redditgen.gpt2.tokenizer import Tokenizer
 from redditgen.gpt2.windows import Stream
 from redditgen.markup import SECTIONS, Record

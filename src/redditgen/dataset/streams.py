@@ -12,7 +12,7 @@ from redditgen.dataset.arrays import arrays, written_out
 from redditgen.dataset.sources import MADE_BY, is_dynamic, not_empty, records_of
 from redditgen.errors import InputError
 from redditgen.gpt2.examples import Examples, examples
-from redditgen.gpt2.rundir import COMPACT, NO_RECORDS
+from redditgen.gpt2.mark import COMPACT, NO_RECORDS
 from redditgen.gpt2.tokenizer import Tokenizer
 from redditgen.gpt2.windows import Stream
 from redditgen.markup import END, build

@@ -15,8 +15,8 @@ from redditgen.engines import Job, interrupted_at
 from redditgen.engines.worker_process import LOG, Worker, put_model, scratch
 from redditgen.errors import InputError, Interrupted, UsageError
 from redditgen.gpt2.examples import DynamicExamples, Examples, prompt_ids
+from redditgen.gpt2.mark import COMPACT
 from redditgen.gpt2.metrics import Metrics, Report
-from redditgen.gpt2.rundir import COMPACT
 from redditgen.gpt2.tokenizer import Tokenizer
 from redditgen.gpt2.training import default_learning_rate
 from redditgen.gpt2.windows import Stream

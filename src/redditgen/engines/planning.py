@@ -12,7 +12,8 @@ from redditgen.gpt2 import device
 from redditgen.gpt2.examples import DynamicExamples
 from redditgen.gpt2.lora import NOWHERE, AdapterDir, Base
 from redditgen.gpt2.memory import OUTSIDE, Asked, Plan, Work, chosen, predicted, room
-from redditgen.gpt2.rundir import ModelDir, Weights, find_model, model_at
+from redditgen.gpt2.places import find_model, model_at
+from redditgen.gpt2.rundir import ModelDir, Weights
 from redditgen.gpt2.windows import Stream
 from redditgen.options import byte_count
 from redditgen.output import sha256

@@ -24,7 +24,8 @@ from redditgen import interpreters
 from redditgen.errors import InputError, RedditgenError
 from redditgen.gpt2 import bundle
 from redditgen.gpt2.huggingface import HuggingFaceDir
-from redditgen.gpt2.rundir import Mark, ModelDir, Weights
+from redditgen.gpt2.mark import Mark
+from redditgen.gpt2.rundir import ModelDir, Weights
 
 LOG = "gpt-2-simple.log"  # in the run's folder
 

@@ -16,7 +16,9 @@ from redditgen.evaluation.page import SHOWN, page
 from redditgen.evaluation.report import text_table
 from redditgen.evaluation.samples import Sample, sampled
 from redditgen.evaluation.written import Judge, figures
-from redditgen.gpt2.rundir import NO_RECORDS, ModelDir, find_run
+from redditgen.gpt2.mark import NO_RECORDS
+from redditgen.gpt2.places import find_run
+from redditgen.gpt2.rundir import ModelDir
 from redditgen.markup import Record
 from redditgen.novelty import NAME as INDEX
 from redditgen.output import refuse_existing, sha256, whole

@@ -10,7 +10,7 @@ from pathlib import Path
 from redditgen import keywords as keyword_rules
 from redditgen.encode.spacy_keywords import finder
 from redditgen.errors import InputError, UsageError
-from redditgen.gpt2.rundir import Mark
+from redditgen.gpt2.mark import Mark
 from redditgen.settings import EncodeSettings, GenerateSettings
 from redditgen.tables import table
 

@@ -17,7 +17,7 @@ from redditgen.generate.prompts import Ask, Asks, check
 from redditgen.generate.texts import Raw, texts
 from redditgen.generate.titles import Title, title
 from redditgen.gpt2.examples import longest_prompt, prompt_ids
-from redditgen.gpt2.rundir import find_run
+from redditgen.gpt2.places import find_run
 from redditgen.gpt2.sampling import block_size, precision
 from redditgen.gpt2.tokenizer import Tokenizer
 from redditgen.settings import GenerateSettings

@@ -11,7 +11,7 @@ from typing import Protocol
 from redditgen import keywords as keyword_rules
 from redditgen import markup
 from redditgen.generate.prompts import Prompt
-from redditgen.gpt2.rundir import NO_RECORDS, Mark
+from redditgen.gpt2.mark import NO_RECORDS, Mark
 from redditgen.markup import Record
 from redditgen.settings import GenerateSettings
 

@@ -15,7 +15,7 @@ import numpy as np
 from redditgen.draws import Undrawn
 from redditgen.errors import UsageError
 from redditgen.gpt2.batches import Sequences
-from redditgen.gpt2.rundir import COMPACT
+from redditgen.gpt2.mark import COMPACT
 from redditgen.gpt2.tokenizer import Tokenizer
 from redditgen.markup import END, MARKS, START, Record, build, escape, sections_text
 

@@ -9,78 +9,30 @@ gpt-2-simple, is read with literal tokens. `optimizer-500.safetensors` lets the 
 stopped, and so do `adapters-500/`, of which the checkpoint has the product (see lora.py).
 """
 
-import json
 import re
-import shlex
 import shutil
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from redditgen import bundled, markup
 from redditgen.errors import InputError, MissingError
 from redditgen.gpt2 import bundle
 from redditgen.gpt2.huggingface import HuggingFaceDir
 from redditgen.gpt2.lora import AdapterDir
+from redditgen.gpt2.mark import Mark
 from redditgen.gpt2.metrics import Metrics, best
 from redditgen.gpt2.plot import NAME as PLOT
 from redditgen.gpt2.tokenizer import Tokenizer
 from redditgen.gpt2.weights import Hparams
-from redditgen.markup import Record
 from redditgen.output import make_folder, whole, whole_folder
-from redditgen.settings import OPENAI_MODELS
 
 if TYPE_CHECKING:
     from redditgen.gpt2.weights import Tensors
 
-COMPACT, LITERAL = "compact", "literal"
 BEST = "best"  # for the number of a step
-_OLD_NAMES = {"117M": "124M", "345M": "355M"}  # as OpenAI first called them
-NO_RECORDS = "none"  # of a run that learned from plain text
 _LEFT = re.compile(r"\.(?!ctranslate2-).+\.\d+\.tmp")  # by a process that was killed while it wrote a file of a run
 _LATEST = re.compile(r'^model_checkpoint_path: "(.+)"$', re.MULTILINE)
-
-
-@dataclass(frozen=True)
-class Mark:
-    """What `redditgen.json` says of a run: how its records were tokenized, and what stood in them.
-
-    `sections` is None where nobody knows them, and () where the records have no marks.
-    """
-
-    record_tokens: str = LITERAL
-    model: str = ""
-    sections: tuple[str, ...] | None = None
-    categories: dict[str, int] = field(default_factory=dict)
-
-    @classmethod
-    def load(cls, path: Path) -> "Mark":
-        if not path.exists():
-            return cls()
-        try:
-            content = json.loads(path.read_text(encoding="utf8"))
-            sections = content["sections"]
-            mark = cls(**{**content, "sections": None if sections is None else tuple(sections)})
-            if not isinstance(mark.categories, dict):
-                raise TypeError("categories must be an object")
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise InputError(
-                f"{path}: is not what redditgen writes ({error}); delete it if the run is foreign"
-            ) from error
-        if mark.record_tokens not in (kinds := (COMPACT, LITERAL, NO_RECORDS)):
-            raise InputError(f"{path}: record_tokens must be one of {', '.join(kinds)}, not {mark.record_tokens!r}")
-        return mark
-
-    def opening(self) -> str:
-        """How a text of the run begins if nothing is asked of it: as its records do, if it has learned records."""
-        if self.record_tokens == NO_RECORDS:
-            return ""
-        return markup.prompt(Record(), next(iter(self.sections or ()), ""))
-
-    def save(self, path: Path) -> None:
-        with whole(path) as temporary:
-            temporary.write_text(json.dumps(asdict(self), ensure_ascii=False) + "\n", encoding="utf8")
 
 
 @dataclass(frozen=True)
@@ -307,60 +259,3 @@ def _delete(path: Path) -> None:
 
 
 Weights = ModelDir | HuggingFaceDir
-
-
-def find_model(name: str, model_dir: Path) -> Weights:
-    """A base model by the path of its folder, or by name: in `model_dir`, else among those that come with redditgen."""
-    if Path(name).name != name:
-        return model_at(Path(name))
-    places = [model_dir / name, bundled.path(f"models/{name}")]
-    for place in places:
-        if _holds_model(place):
-            return model_at(place)
-    there = sorted({p.name for folder in places for p in folder.parent.glob("[!.]*") if _holds_model(p)})
-    raise MissingError(
-        f"model {name}: no {places[0] / 'hparams.json'}; the models there are: {', '.join(there) or 'none'}"
-        + _how_to_get(name, model_dir)
-    )
-
-
-def _how_to_get(name: str, model_dir: Path) -> str:
-    now = _OLD_NAMES.get(name, name)
-    if now not in OPENAI_MODELS:
-        return ""
-    renamed = "" if now == name else f"; it is called {now} now"
-    there = "" if model_dir == Path("models") else f" --model-dir {shlex.quote(str(model_dir))}"
-    return f"{renamed}; get it with: redditgen download {now}{there}"
-
-
-def _holds_model(path: Path) -> bool:
-    return (path / "hparams.json").exists() or HuggingFaceDir.is_one(path)
-
-
-def model_at(path: Path) -> Weights:
-    """The model in a folder, of OpenAI's, gpt-2-simple's or Hugging Face's layout; raises MissingError if none is."""
-    if (path / "hparams.json").exists():
-        return ModelDir(path)
-    if HuggingFaceDir.is_one(path):
-        return HuggingFaceDir(path)
-    raise MissingError(
-        f"{path}: is no folder of a GPT-2; it needs hparams.json (OpenAI's layout) or config.json (Hugging Face's)"
-    )
-
-
-def find_run(name: str, checkpoint_dir: Path, step: str | None = None) -> ModelDir:
-    """A run by name, at the step that is now its newest, or at `step`, a number or `best`.
-
-    Raises MissingError naming what there is.
-    """
-    place = checkpoint_dir / name
-    if (place / "checkpoint").exists():
-        if step == BEST:
-            return ModelDir(place).best()
-        # Known from here on by its number: a finetuning of the run may go on meanwhile.
-        return ModelDir(place, ModelDir(place).step() or None if step is None else int(step))
-    there = sorted(p.parent.name for p in checkpoint_dir.glob("*/checkpoint"))
-    raise MissingError(
-        f"run {name}: no {place / 'checkpoint'}; make it with: redditgen finetune DATASET --run {name} "
-        f"(runs there are: {', '.join(there) or 'none'})"
-    )

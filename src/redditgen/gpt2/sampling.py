@@ -12,7 +12,8 @@ from typing import Any
 
 from redditgen.gpt2.ctranslate2_model import FLOAT32, INT8, built
 from redditgen.gpt2.examples import longest_prompt, prompt_ids
-from redditgen.gpt2.rundir import COMPACT, ModelDir
+from redditgen.gpt2.mark import COMPACT
+from redditgen.gpt2.rundir import ModelDir
 from redditgen.gpt2.weights import Hparams
 from redditgen.markup import END
 

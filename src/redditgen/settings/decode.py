@@ -1,0 +1,27 @@
+"""The options of `redditgen decode`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from redditgen.markup import SECTIONS
+from redditgen.options import argument, option, require
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeSettings:
+    input: Path = argument("Encoded or generated text.")
+    out: Path | None = option(None, "File to write: .txt, .csv or .jsonl.  [default: the terminal]")
+    sections: str = option("title", f"Sections to write, names between commas, of: {', '.join(SECTIONS)}.")
+    partial: bool = option(
+        False, "Decode also records without an end token, as far as they go; otherwise they are counted.", "--partial"
+    )
+    overwrite: bool = option(False, "Replace an output that is already there.", "--overwrite")
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.names if name not in SECTIONS]
+        require(not unknown, f"--sections: no section {', '.join(map(repr, unknown))}; there are {', '.join(SECTIONS)}")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The asked sections in the order asked, each once."""
+        return tuple(dict.fromkeys(name.strip() for name in self.sections.split(",")))

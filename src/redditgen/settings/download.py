@@ -1,0 +1,24 @@
+"""The options of `redditgen download`."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from redditgen.options import argument, choose, option, require
+
+OPENAI_URL = "https://openaipublic.blob.core.windows.net/gpt-2"  # where gpt-2-simple 0.8 finds them
+OPENAI_MODELS = ("124M", "355M", "774M", "1558M")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DownloadSettings:
+    model: str = argument(f"One of OpenAI's models: {', '.join(OPENAI_MODELS)}.")
+    base_url: str = option(OPENAI_URL, "Where to download from; the files lie below it as models/NAME/FILE.")
+    model_dir: Path = option(Path("models"), "Folder of the base models.")
+    overwrite: bool = option(False, "Download anew and replace a model that is already there.", "--overwrite")
+
+    def __post_init__(self) -> None:
+        choose("MODEL", self.model, *OPENAI_MODELS)
+        # Not shown: there may be a password in it.
+        is_web = re.match(r"https?://[^/?#]", self.base_url, re.IGNORECASE)
+        require(is_web is not None, "--base-url must begin with https:// or http:// and name a server")

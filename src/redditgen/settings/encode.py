@@ -1,0 +1,96 @@
+"""The options of `redditgen encode`."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from redditgen.options import argument, choose, option, require, require_at_least
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeSettings:
+    input: Path = argument("File of titles: CSV with a header line, as fetch writes it, .parquet or .ndjson (.jsonl).")
+    out: Path | None = option(
+        None, "Encoded text to write.  [default: INPUT's name with _encoded.txt, or _encoded.jsonl with --dynamic]"
+    )
+    category_field: str = option("subreddit", "Column of the category; '' for none.")
+    title_field: str = option("title", "Column of the title; '' for none.")
+    body_field: str = option("", "Column of the body; '' for none.")
+    keywords_field: str = option("", "Column of ready keywords, instead of finding them with spaCy.")
+    keyword_gen: str | None = option(
+        None, "Column in which spaCy looks for keywords.  [default: the title's, or the body's if there is no title]"
+    )
+    keyword_sep: str = option(",", "What stands between the keywords of --keywords-field.")
+    keywords_list: Path | None = option(None, "File with a keyword a line: only these are keywords.")
+    repeat: int = option(3, "Write each title this many times, each with another draw of its keywords.")
+    min_keywords: int = option(0, "A draw holds at least this many keywords, where the title has them.")
+    max_keywords: int = option(3, "A draw holds at most this many keywords.")
+    keyword_length_max: int = option(20, "A noun phrase must be shorter than this many characters to be a keyword.")
+    dynamic: bool = option(
+        False,
+        "Write each title once with all its keywords, as JSON a line; finetune draws from them anew every epoch.",
+        "--dynamic",
+    )
+    split: str = option(
+        "",
+        "Write a share of the titles to another file, no title to both: val=0.02 makes NAME.val.txt beside NAME.txt.",
+    )
+    compat: str | None = option(
+        None, "listing: find keywords as the report's script does, not as its text says (docs/encoding.md)."
+    )
+    spacy_model: str = option("en_core_web_sm", "spaCy model that tags and parses.")
+    workers: str = option(
+        "auto", "Processes that run spaCy, through ray if more than one; auto: by the size of the input."
+    )
+    ray_address: str | None = option(
+        None, "Run on a ray cluster that is there: auto, host:port or ray://host:port.  [default: start ray here]"
+    )
+    seed: int = option(0, "Seed of the draws, of the order and of the split: same seed, same file.")
+    overwrite: bool = option(False, "Replace an output that is already there.", "--overwrite")
+
+    def __post_init__(self) -> None:
+        require_at_least(1, self, "repeat")
+        require_at_least(0, self, "min_keywords")
+        require(self.max_keywords >= self.min_keywords, "--max-keywords must not be below --min-keywords")
+        require(
+            re.fullmatch("auto|[1-9][0-9]*", self.workers) is not None,
+            f"--workers must be auto or a number from 1, not {self.workers!r}",
+        )
+        require(self.keyword_sep != "", "--keyword-sep must not be empty")
+        require(self.text_field != "", "--title-field and --body-field are both empty: there is nothing to learn from")
+        choose("--compat", self.compat, None, "listing")
+        require(not self.dynamic or self.output.suffix == ".jsonl", "--out must end in .jsonl with --dynamic")
+        require(self.dynamic or self.output.suffix != ".jsonl", "--out: a .jsonl is written with --dynamic")
+        require(0 < sum(self.shares.values()) < 1 or not self.split, f"--split {self.split}: must leave some titles")
+
+    @property
+    def text_field(self) -> str:
+        """The column without whose text a row is not worth a record."""
+        return self.title_field or self.body_field
+
+    @property
+    def output(self) -> Path:
+        return self.out or self.input.with_name(f"{self.input.stem}_encoded{'.jsonl' if self.dynamic else '.txt'}")
+
+    @property
+    def outputs(self) -> list[Path]:
+        """The output, then that of each share of `--split`."""
+        path = self.output
+        return [path, *(path.with_name(f"{path.stem}.{name}{path.suffix}") for name in self.shares)]
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """What `--split` says: names and their shares of the titles."""
+        return dict(_share(text) for text in self.split.split(",")) if self.split else {}
+
+    @property
+    def copies(self) -> int:
+        """How many records a title makes."""
+        return 1 if self.dynamic else self.repeat
+
+
+def _share(text: str) -> tuple[str, float]:
+    found = re.fullmatch(r"\s*([\w-]+)\s*=\s*([0-9]*\.?[0-9]+)\s*", text)
+    require(found is not None, f"--split must be like val=0.02 or val=0.02,test=0.05, not {text!r}")
+    assert found is not None
+    return found[1], float(found[2])

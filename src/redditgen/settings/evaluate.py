@@ -1,0 +1,76 @@
+"""The options of `redditgen evaluate`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from redditgen.options import option, require, require_at_least
+from redditgen.settings.finetune import FinetuneSettings
+from redditgen.settings.generate import GenerateSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSettings:
+    run: str = option("run1", "Name of the run, a folder in --checkpoint-dir.")
+    step: str | None = option(
+        None,
+        "Step of the run, of those kept, or best: that of the lowest held-out loss (finetune --keep-best).  "
+        "[default: the newest]",
+    )
+    against: Path | None = option(
+        None, "What the run was finetuned on: the titles are measured that finetune held out, with the same options."
+    )
+    val: Path | None = option(None, "Instead of --against: the file of records that was finetune's --val.")
+    val_fraction: float = option(0.02, "Share of the titles that finetune held out.")
+    seed: int = option(0, "Finetune's --seed, by which titles are held out.")
+    min_keywords: int | None = option(None, "With what encode --dynamic writes: as finetune had it.  [default: 0]")
+    max_keywords: int | None = option(None, "With what encode --dynamic writes: as finetune had it.  [default: 3]")
+    n: int = option(1000, "How many texts to sample, for categories and keywords of held-out titles.", "--n", "-n")
+    sample_seed: int = option(0, "Seed of the samples and of the intervals; the same seed gives the same figures.")
+    temperature: float = option(0.7, "Below 1 makes likely words likelier; 0 takes the likeliest always.")
+    top_k: int = option(40, "Draw each token from this many likeliest ones; 0: from all.")
+    top_p: float = option(0.0, "Draw each token from the likeliest ones that make up this probability; 0: from all.")
+    length: int = option(100, "The most tokens of a title.")
+    precision: str = option(
+        "auto", "What the weights are sampled in: float32 or int8; auto: int8. Losses are always measured in float32."
+    )
+    batch_size: str = option("auto", "Titles sampled at once; auto: by the size of the model.")
+    novel_threshold: float = option(
+        0.8, "How alike a title and one learned from must be for a near copy: 1 for the same three-letter runs."
+    )
+    words: Path | None = option(
+        None, "List of words that are not safe for work.  [default: data/nsfw_words.txt, which explains itself]"
+    )
+    out: Path | None = option(
+        None, "Folder for evaluation.json and evaluation.html.  [default: evaluation in the run's folder]"
+    )
+    checkpoint_dir: Path = option(Path("checkpoint"), "Folder of the runs.")
+    overwrite: bool = option(False, "Replace an evaluation that is already there.", "--overwrite")
+
+    def __post_init__(self) -> None:
+        require(self.n > 0, f"-n must be 1 or more, not {self.n}")
+        require_at_least(0, self, "sample_seed")
+        require(
+            self.against is not None or self.val is not None,
+            f"--against: is needed: the dataset that run {self.run} was finetuned on, or --val FILE of held-out titles",
+        )
+        require(self.against is None or self.val is None, "--val: is measured instead of --against; leave out one")
+        _ = self.generating, self.finetuned  # which check what they take over
+
+    @property
+    def output(self) -> Path:
+        return self.out or self.checkpoint_dir / self.run / "evaluation"
+
+    @property
+    def generating(self) -> GenerateSettings:
+        """How the texts are sampled: whatever the model writes, without a filter."""
+        names = ("run", "step", "temperature", "top_k", "top_p", "length", "precision", "batch_size", "novel_threshold")
+        taken = {name: getattr(self, name) for name in (*names, "checkpoint_dir")}
+        return GenerateSettings(**taken, seed=self.sample_seed, unique=False, novel=False, sfw=False)
+
+    @property
+    def finetuned(self) -> FinetuneSettings:
+        """What says which titles finetune held out."""
+        names = ("run", "val", "val_fraction", "seed", "min_keywords", "max_keywords", "checkpoint_dir")
+        dataset = self.against or self.val
+        assert dataset is not None
+        return FinetuneSettings(dataset=dataset, **{name: getattr(self, name) for name in names})

@@ -1,0 +1,118 @@
+"""The options of `redditgen fetch`."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from redditgen.options import option, require, require_at_least
+
+ARCTIC_SHIFT_URL = "https://arctic-shift.photon-reddit.com"
+
+# The report's own list: subreddits whose titles are all the same.
+REPORT_BLOCKLIST = "me_irl,2meirl4meirl,anime_irl,furry_irl,cursedimages"
+
+# Sources that do not go with others, and the fields that say something to them alone.
+_ONE_SOURCES = {
+    "bigquery": ("project", "location", "table", "max_bytes", "dry_run", "job"),
+    "arctic-shift": ("subreddit", "after", "before", "limit", "base_url", "refresh"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FetchSettings:
+    source: tuple[str, ...] = option(
+        ("sample",),
+        "Where posts come from: 'sample' (synthetic posts that come with redditgen); a file of posts, .parquet, .csv "
+        "or .ndjson (.jsonl, .json), the latter two also .gz, or a monthly dump, .zst; a folder or a quoted glob of "
+        "them; 'bigquery'; or 'arctic-shift'. Repeatable.",
+        "--from",
+    )
+    months: str | None = option(
+        None, "Only files named for these months, as RS_2019-08.parquet: 2017_01:2019_02, or a single month."
+    )
+    mapping: tuple[str, ...] = option(
+        (), "Column of a file that has another name: title=headline reads titles from headline. Repeatable.", "--map"
+    )
+    out: Path = option(
+        Path("data/reddit_titles.csv"), "File to write: .csv, .parquet or .ndjson (.jsonl), with a row a title."
+    )
+    columns: str = option(
+        "subreddit,title", "Columns to write, names between commas, as score, created_utc, id, author, num_comments."
+    )
+    min_score: int = option(5, "Only posts with this score or more decide which subreddits are the top ones.")
+    top_subreddits: int = option(1000, "Keep this many subreddits, those with the most distinct authors.")
+    per_subreddit: int = option(18, "Keep this many titles of each, those with the highest score.")
+    min_length: int = option(8, "Leave out titles of fewer characters.")
+    block: str = option(
+        REPORT_BLOCKLIST, "Subreddits to leave out: names between commas, or a file with a name a line."
+    )
+    sfw: bool = option(
+        True,
+        "Leave out posts marked over 18, quarantined ones, a list of subreddits, and titles with words of a list.",
+        "--sfw/--no-sfw",
+    )
+    words: Path | None = option(None, "List of words for --sfw.  [default: data/nsfw_words.txt, which explains itself]")
+    review: bool = option(
+        False,
+        "Write nothing; print how many titles of each subreddit the word list hits, to find more for --block.",
+        "--review",
+    )
+    sql: Path | None = option(
+        None, "File with a query of your own, one SELECT in BigQuery Standard SQL; it is run as it is, without filters."
+    )
+    cache: Path | None = option(
+        None, "Folder for what is imported from dumps and fetched from Arctic Shift.  [default: beside the dump; data/]"
+    )
+    project: str | None = option(
+        None, "BigQuery: the Google Cloud project that pays.  [default: $GOOGLE_CLOUD_PROJECT, else the login's]"
+    )
+    location: str = option("US", "BigQuery: where the tables are kept.")
+    table: str = option(
+        "fh-bigquery.reddit_posts.2019_08", "BigQuery: table to read; with --months, any table of the dataset."
+    )
+    max_bytes: str = option("50GB", "BigQuery: refuse a query that would be billed for more, as 50GB or 1.5TiB.")
+    dry_run: bool = option(False, "BigQuery: say what the query would cost, and stop.", "--dry-run")
+    job: str | None = option(
+        None, "BigQuery: id of a job that fetch ran before, to read its result again without paying."
+    )
+    subreddit: tuple[str, ...] = option((), "Arctic Shift: subreddits, names between commas. Repeatable.")
+    after: str = option("", "Arctic Shift: posts since this date, as 2024-01-31, in UTC.")
+    before: str = option("", "Arctic Shift: posts before this date.  [default: now]")
+    limit: int = option(1000, "Arctic Shift: the first so many posts of each subreddit since --after.")
+    base_url: str = option(ARCTIC_SHIFT_URL, "Arctic Shift: address of the server, or of one that answers alike.")
+    refresh: bool = option(False, "Arctic Shift: ask anew for what was fetched before.", "--refresh")
+    overwrite: bool = option(False, "Replace an output that is already there.", "--overwrite")
+
+    def __post_init__(self) -> None:
+        for name in ("top_subreddits", "per_subreddit", "min_length"):
+            require_at_least(1, self, name)
+        for source in _ONE_SOURCES:
+            require(
+                source not in self.source or len(self.source) == 1, f"--from {source} does not go with other sources"
+            )
+        for useless, names, why in self._idle():
+            if useless:
+                self._refuse(names, why)
+        require(
+            self.source != ("arctic-shift",) or bool(self.subreddit and self.after),
+            "--from arctic-shift needs --subreddit and --after",
+        )
+
+    def _idle(self) -> Iterator[tuple[bool, tuple[str, ...], str]]:
+        """Fields that would do nothing: whether that is so here, which ones, and why, as it follows the option."""
+        for source, names in _ONE_SOURCES.items():
+            yield self.source != (source,), names, f"is for --from {source} alone"
+        is_bigquery, is_own = self.source == ("bigquery",), self.sql is not None
+        yield is_bigquery, ("mapping", "cache"), "is for files of posts; leave it out with --from bigquery"
+        yield self.source == ("arctic-shift",), ("months",), "is for names of files; Arctic Shift has --after, --before"
+        yield is_bigquery and is_own, ("table", "months"), "does not go with --sql: the query names its tables itself"
+        yield is_own, ("columns", "review"), "does not go with --sql: the query names its columns and filters itself"
+        yield self.review, ("out", "columns"), "does not go with --review, which writes no file"
+        yield self.review, ("min_score", "top_subreddits", "per_subreddit"), "is not for --review: all titles count"
+        yield not self.sfw, ("review", "words"), "is about what --sfw leaves out; leave out --no-sfw"
+        yield self.job is not None, ("dry_run",), "does not go with --job, which reads a result and costs nothing"
+
+    def _refuse(self, names: tuple[str, ...], why: str) -> None:
+        for field in fields(self):
+            flag, *_ = field.metadata["flags"] or (f"--{field.name.replace('_', '-')}",)
+            require(field.name not in names or getattr(self, field.name) == field.default, f"{flag} {why}")

@@ -1,0 +1,178 @@
+"""The options of `redditgen finetune`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from redditgen.options import argument, byte_count, choose, duration, option, require, require_at_least, require_name
+from redditgen.settings.engines import ENGINE_HELP, ENGINES, TF1_PYTHON_HELP
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneSettings:
+    dataset: Path = argument(
+        "Encoded text or JSONL, as encode writes it; or a CSV of one column, a .npz of tokens, or plain text; "
+        "or a folder or a quoted glob of such files."
+    )
+    engine: str = option("torch", ENGINE_HELP)
+    model: str | None = option(
+        None,
+        "Base model: a folder in --model-dir, mini, which comes with redditgen, or the path of a folder of OpenAI's or "
+        "Hugging Face's layout.  [default: the run's; mini for a new one]",
+    )
+    run: str = option("run1", "Name of the run, a folder in --checkpoint-dir.")
+    steps: int = option(500, "Step at which the run ends; a run that has got there does nothing.")
+    more: int | None = option(None, "Go on for this many steps from where the run stands, instead of --steps.")
+    batch_size: int | None = option(
+        None, "Records at once, or windows of plain text.  [default: 32; 1 window with gpt-2-simple]"
+    )
+    accumulate_gradients: int | None = option(None, "Batches a step.  [default: 1; 5 with gpt-2-simple]")
+    window: int = option(
+        256, "Tokens of a window: of plain text, and of anything with gpt-2-simple, which itself takes 1024."
+    )
+    optimizer: str = option("adam", "adam, or sgd: plain gradient descent at an even rate, unclipped.")
+    learning_rate: float | None = option(
+        None, "Step size.  [default: 1e-4 for 124M, more for narrower models, less for wider ones]"
+    )
+    train: str = option(
+        "auto",
+        "What learns: full, all of the model; layers, all but the embeddings and the last norm; head, the last layer "
+        "and the norm behind it; lora, adapters, small matrices beside the frozen ones; auto: full, or lora where "
+        "that does not fit into --memory, or where the run has adapters.",
+    )
+    only_train_transformer_layers: bool = option(
+        False, "The same as --train layers, by the name it has in gpt-2-simple.", "--only-train-transformer-layers"
+    )
+    lora_rank: int | None = option(None, "With --train lora: rank of the adapters.  [default: the run's; 16]")
+    memory: str | None = option(
+        None, "Memory to do with, as 4GB: a plan is made that fits.  [default: what the GPU, or the machine, has free]"
+    )
+    weight_bits: int | None = option(
+        None,
+        "With --train lora: bits of the frozen weights, 32, 16, 8 or 4; the latter two need bitsandbytes.  "
+        "[default: as many as fit]",
+    )
+    memory_saving_gradients: bool = option(
+        False, "Compute the layers twice and keep less in memory.", "--memory-saving-gradients"
+    )
+    combine: int = option(50_000, "Join files of plain text until they have this many characters.")
+    seed: int = option(0, "Seed of the order of the records and of which titles are held out.")
+    loss_on: str = option(
+        "record", "What the loss is made of: record, all of each; title, its title and end, given the rest of it."
+    )
+    min_keywords: int | None = option(
+        None,
+        "With what encode --dynamic writes: draw at least this many keywords a title, anew every epoch.  [default: 0]",
+    )
+    max_keywords: int | None = option(
+        None, "With what encode --dynamic writes: draw at most this many keywords a title.  [default: 3]"
+    )
+    val: Path | None = option(
+        None, "File of records to measure the run on, as encode --split writes it, instead of --val-fraction."
+    )
+    val_fraction: float = option(0.02, "Share of the titles that is held out to measure the run on.")
+    val_every: int = option(100, "Measure the held-out loss every so many steps, besides at both ends; 0: only there.")
+    print_every: int = option(10, "Print the loss every so many steps; 0: never.")
+    sample_every: int = option(50, "Write samples every so many steps; 0: never.")
+    sample_num: int = option(1, "How many samples.")
+    sample_length: int = option(100, "The most tokens of a sample.")
+    save_every: int = option(500, "Save every so many steps, besides at the end; 0: only there.")
+    max_checkpoints: int = option(1, "Keep this many checkpoints, the newest; 0: all.")
+    keep_best: bool = option(
+        False,
+        "Save also whenever the held-out loss is the lowest so far, and keep that checkpoint besides (--step best).",
+        "--keep-best",
+    )
+    early_stop: int | None = option(
+        None, "End when this many measurements of the held-out loss in a row were not lower than the lowest so far."
+    )
+    time_limit: str | None = option(
+        None, "Save and end after this time, as 8h, 90m or 1h30m; the same command goes on from there."
+    )
+    plot: bool = option(False, "Draw the losses into loss.png in the run's folder, at each save.", "--plot")
+    record_tokens: str | None = option(
+        None,
+        "compact: start and end of a record are one token each; literal: they are spelled out, as gpt-2-simple does.  "
+        "[default: what the run has; compact for a new one, literal with gpt-2-simple]",
+    )
+    restore_from: str = option(
+        "latest",
+        "latest: go on with the run if it is there; fresh: start from the base model; or the path of another run or "
+        "model, to start from its weights.",
+    )
+    precision: str = option(
+        "auto",
+        "float32, bfloat16 or float16; auto: bfloat16 where the processor computes in it, else float16 on a GPU.",
+    )
+    model_dir: Path = option(Path("models"), "Folder of the base models.")
+    checkpoint_dir: Path = option(Path("checkpoint"), "Folder of the runs.")
+    sample_dir: Path = option(Path("samples"), "Folder of the samples.")
+    tf1_python: Path | None = option(None, TF1_PYTHON_HELP)
+    overwrite: bool = option(False, "With --restore-from fresh: replace a run that is already there.", "--overwrite")
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "sample_num", "sample_length", "combine"):
+            require_at_least(1, self, name)
+        for name in ("more", "batch_size", "accumulate_gradients"):
+            require_at_least(1, self, name)
+        for name in ("seed", "val_every", "print_every", "sample_every", "save_every", "max_checkpoints"):
+            require_at_least(0, self, name)
+        require_at_least(0, self, "min_keywords")
+        require(self.draws[0] <= self.draws[1], "--max-keywords must not be below --min-keywords")
+        require_at_least(2, self, "window")
+        require(self.learning_rate is None or self.learning_rate > 0, "--learning-rate must be above 0")
+        require(0 <= self.val_fraction < 1, f"--val-fraction must be from 0 to below 1, not {self.val_fraction}")
+        choose("--engine", self.engine, *ENGINES)
+        self._check_ends()
+        choose("--optimizer", self.optimizer, "adam", "sgd")
+        choose("--record-tokens", self.record_tokens, None, "compact", "literal")
+        choose("--precision", self.precision, "auto", "float32", "bfloat16", "float16")
+        self._check_plan()
+        choose("--loss-on", self.loss_on, "record", "title")
+        takes_titles = self.engine == "torch" or self.loss_on == "record"
+        require(takes_titles, "--loss-on title: gpt-2-simple learns all of each record; leave it out")
+        require_name("--run", self.run)
+
+    def _check_plan(self) -> None:
+        """What learns, and in how much memory."""
+        choose("--train", self.train, "auto", "full", "layers", "head", "lora")
+        has_bits = self.weight_bits in (None, 4, 8, 16, 32)
+        require(has_bits, f"--weight-bits must be 4, 8, 16 or 32, not {self.weight_bits}")
+        require_at_least(1, self, "lora_rank")
+        if self.memory is not None:
+            byte_count("--memory", self.memory)
+        one_of_both = not self.only_train_transformer_layers or self.train in ("auto", "layers")
+        require(one_of_both, f"--only-train-transformer-layers is --train layers; leave out --train {self.train}")
+        for name in ("lora_rank", "weight_bits"):
+            is_of_use = getattr(self, name) is None or self.train in ("auto", "lora")
+            require(is_of_use, f"--{name.replace('_', '-')} is for --train lora")
+        if self.engine != "torch":
+            has_more = self.memory is not None or self.train not in ("auto", "full", "layers")
+            require(not has_more, "--train and --memory: gpt-2-simple trains full or layers, in what that takes")
+
+    @property
+    def trained(self) -> str | None:
+        """What --train says to learn, None for auto."""
+        if self.only_train_transformer_layers:
+            return "layers"
+        asks_for_lora = self.lora_rank is not None or self.weight_bits is not None
+        return {"auto": "lora" if asks_for_lora else None}.get(self.train, self.train)
+
+    def _check_ends(self) -> None:
+        """What is asked of the held-out loss and of the time."""
+        require_at_least(1, self, "early_stop")
+        measures = self.val_every > 0 and (self.val is not None or self.val_fraction > 0)
+        for flag, is_given in (("--keep-best", self.keep_best), ("--early-stop", self.early_stop is not None)):
+            require(measures or not is_given, f"{flag}: needs held-out titles, measured by --val-every")
+            require(self.engine == "torch" or not is_given, f"{flag}: is for --engine torch alone; leave it out")
+        has_limit = self.seconds is not None
+        require(self.engine == "torch" or not has_limit, "--time-limit: is for --engine torch alone; leave it out")
+
+    @property
+    def seconds(self) -> int | None:
+        """What --time-limit says."""
+        return None if self.time_limit is None else duration("--time-limit", self.time_limit)
+
+    @property
+    def draws(self) -> tuple[int, int]:
+        """The fewest and the most keywords that are drawn for a title."""
+        return self.min_keywords or 0, 3 if self.max_keywords is None else self.max_keywords

@@ -1,0 +1,138 @@
+"""The options of `redditgen generate`."""
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from redditgen.markup import END
+from redditgen.options import choose, option, require, require_at_least, require_name, require_step
+from redditgen.settings.engines import ENGINE_HELP, ENGINES, TF1_PYTHON_HELP
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateSettings:
+    run: str = option("run1", "Name of the run, a folder in --checkpoint-dir.")
+    step: str | None = option(
+        None,
+        "Step of the run, of those kept, or best: that of the lowest held-out loss (finetune --keep-best).  "
+        "[default: the newest]",
+    )
+    engine: str = option("torch", ENGINE_HELP)
+    category: str | None = option(None, "Category of the titles, as a subreddit.  [default: the model chooses]")
+    keywords: str | None = option(None, "Keywords of the titles, between blanks or commas.  [default: none]")
+    keywords_from: str | None = option(
+        None, "Instead of keywords a title, whose keywords encode finds; each new title gets three of them at most."
+    )
+    prompts: Path | None = option(
+        None, "File of prompts, .csv or .jsonl: columns category, keywords and n, of which each may be absent or empty."
+    )
+    interactive: bool = option(
+        False, "Ask at the terminal for category and keywords, again and again.", "--interactive"
+    )
+    prefix: str | None = option(
+        None,
+        "Raw text to go on from, instead of category and keywords; texts are then kept as they come, but for --sfw.",
+    )
+    truncate: str = option(END, "With --prefix: cut each text where this stands; '' for the whole.")
+    include_prefix: bool = option(False, "With --prefix: write it too.", "--include-prefix")
+    sample_delim: str = option("", "Text to write behind each title's line, in .txt and on the terminal.")
+    label: bool = option(
+        False, "Mark each title as synthetic, in .txt and on the terminal; tables say so anyway.", "--label"
+    )
+    n: int | None = option(None, "How many titles.  [default: 10; with --prompts 1 a row that says no n]", "--n", "-n")
+    require_keywords: bool = option(
+        False, "Only titles that hold all the keywords asked for, as spaCy's lemmas tell.", "--require-keywords"
+    )
+    novel: bool | None = option(
+        None,
+        "Leave out copies of titles that the run has learned from.  [default: where the run has a list of them]",
+        "--novel/--no-novel",
+    )
+    novel_threshold: float = option(
+        0.8, "How alike a title and one learned from must be for a near copy: 1 for the same three-letter runs."
+    )
+    unique: bool = option(True, "No title twice in an output.", "--unique/--no-unique")
+    sfw: bool = option(True, "Leave out what fetch --sfw does, by words and categories.", "--sfw/--no-sfw")
+    words: Path | None = option(None, "List of words for --sfw.  [default: data/nsfw_words.txt, which explains itself]")
+    min_words: int | None = option(None, "Only titles of this many words or more.")
+    max_words: int | None = option(None, "Only titles of this many words or fewer.")
+    max_tries: int = option(200, "The most texts drawn a title, to find one that is wanted.")
+    temperature: float = option(0.7, "Below 1 makes likely words likelier; 0 takes the likeliest always.")
+    top_k: int = option(40, "Draw each token from this many likeliest ones; 0: from all.")
+    top_p: float = option(0.0, "Draw each token from the likeliest ones that make up this probability; 0: from all.")
+    repetition_penalty: float = option(1.0, "Above 1 makes tokens that a title has already less likely.")
+    length: int = option(100, "The most tokens of a title.")
+    precision: str = option(
+        "auto", "What the weights are computed in: float32, or int8, about twice as fast and hardly worse; auto: int8."
+    )
+    batch_size: str = option(
+        "auto",
+        "Titles written at once; auto: by the size of the model. Another size gives other titles for the same seed.",
+    )
+    seed: int | None = option(None, "Seed of the draws; the same seed gives the same titles.  [default: a new one]")
+    out: Path | None = option(None, "File to write: .txt, .csv or .jsonl.  [default: the terminal]")
+    checkpoint_dir: Path = option(Path("checkpoint"), "Folder of the runs.")
+    tf1_python: Path | None = option(None, TF1_PYTHON_HELP)
+    resume: bool = option(
+        False, "Go on with an output that a kill cut short, as the same command does without it.", "--resume"
+    )
+    overwrite: bool = option(False, "Replace an output that is already there.", "--overwrite")
+
+    def __post_init__(self) -> None:
+        require(self.n is None or self.n > 0, f"-n must be 1 or more, not {self.n}")
+        require(self.temperature >= 0, f"--temperature must be 0 or more, not {self.temperature}")
+        require(self.top_k >= 0, f"--top-k must be 0 or more, not {self.top_k}")
+        require(0 <= self.top_p <= 1, f"--top-p must be from 0 to 1, not {self.top_p}")
+        require(self.repetition_penalty > 0, f"--repetition-penalty must be above 0, not {self.repetition_penalty}")
+        for name in ("length", "max_tries", "min_words", "max_words"):
+            require_at_least(1, self, name)
+        require((self.max_words or math.inf) >= (self.min_words or 0), "--max-words must not be below --min-words")
+        require(self.sfw or self.words is None, "--words is about what --sfw leaves out; leave out --no-sfw")
+        require(0 < self.novel_threshold <= 1, f"--novel-threshold must be above 0, to 1, not {self.novel_threshold}")
+        require(
+            re.fullmatch("auto|[1-9][0-9]*", self.batch_size) is not None,
+            f"--batch-size must be auto or a number from 1, not {self.batch_size!r}",
+        )
+        require_step(self.step)
+        choose("--engine", self.engine, *ENGINES)
+        choose("--precision", self.precision, "auto", "float32", "int8")
+        require_name("--run", self.run)
+        self._require_one_way_to_ask()
+        self._require_of_engine()
+
+    @property
+    def number(self) -> int:
+        """How many titles of each prompt of the command line."""
+        return 10 if self.n is None else self.n
+
+    def _require_one_way_to_ask(self) -> None:
+        asked = {"--category": self.category, "--keywords": self.keywords, "--keywords-from": self.keywords_from}
+        given = [option for option, value in asked.items() if value is not None]
+        for way, is_taken in {
+            "--prefix": self.prefix is not None,
+            "--prompts": self.prompts is not None,
+            "--interactive": self.interactive,
+        }.items():
+            others = " and ".join(given)
+            require(not (is_taken and given), f"{way}: stands for itself; leave out {others}, or {way}")
+            given += [way] if is_taken else []
+        require(
+            self.keywords is None or self.keywords_from is None,
+            "--keywords-from: gives the keywords; leave out it or --keywords",
+        )
+        require(not self.interactive or self.out is None, "--interactive: writes to the terminal; leave out --out")
+        is_without = self.prefix is not None or not (
+            self.keywords or self.keywords_from is not None or self.prompts or self.interactive
+        )
+        require(
+            not (self.require_keywords and is_without),
+            "--require-keywords: needs keywords; give --keywords, --keywords-from or --prompts",
+        )
+
+    def _require_of_engine(self) -> None:
+        is_upstream = self.engine == "gpt-2-simple"
+        require(not is_upstream or self.precision != "int8", "--precision int8: gpt-2-simple computes in float32 alone")
+        require(
+            not is_upstream or self.repetition_penalty == 1, "--repetition-penalty: gpt-2-simple has none; leave it out"
+        )
