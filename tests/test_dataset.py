@@ -13,6 +13,7 @@ from conftest import N_CTX, Settings
 from redditgen import dataset
 from redditgen.dataset import Dataset, files
 from redditgen.errors import InputError, MissingError, RedditgenError, UsageError
+from redditgen.finetune import finetune
 from redditgen.gpt2.examples import Examples
 from redditgen.gpt2.mark import COMPACT, LITERAL, NO_RECORDS, Mark
 from redditgen.gpt2.rundir import ModelDir
@@ -557,3 +558,13 @@ def test_records_without_a_title_teach_no_title(read: Read, tmp_path: Path, capl
 def test_plain_text_has_no_titles_to_learn_alone(read: Read, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"--loss-on title: .*a\.txt is plain text, which has no titles; leave it out"):
         read(write(tmp_path / "a.txt", words(100)), window=8, loss_on="title")
+
+
+def test_what_is_left_out_of_a_file_is_said_once(
+    finetuning: Settings, tmp_path: Path, dataset: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The titles that a run remembers come with what it learns, and not from reading the file again."""
+    path = tmp_path / "cut.txt"
+    path.write_text(dataset.read_text(encoding="utf8") + "<|startoftext|>~`cats~@My cat", encoding="utf8")
+    finetune(finetuning(dataset=path, steps=1))
+    assert caplog.text.count("1 unfinished and 0 malformed records left out") == 1

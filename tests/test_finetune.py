@@ -693,6 +693,7 @@ def test_a_few_titles_are_enough_but_none_is_held_out(
     settings = finetuning(dataset=path)
     assert finetune(settings) == 6
     assert "too few titles to hold any out" in caplog.text
+    assert "1 records are fewer than a batch of 8; each step learns from all of them" in caplog.text
     assert {line["val_loss"] for line in metrics(run_of(settings))} == {None}
 
 

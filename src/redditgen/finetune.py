@@ -3,9 +3,9 @@
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from redditgen import dataset
@@ -77,18 +77,16 @@ def _finetune(settings: FinetuneSettings, run: ModelDir, deadline: float) -> int
         _log.info("run %s was stopped early at step %d; --more N goes on", settings.run, start.step)
         return start.step
     learned = dataset.read(settings, start.mark, start.weights.tokenizer(), start.weights.hparams().n_ctx)
-    _remember_titles(settings, run, start)
-    return _ENGINES[settings.engine](
-        settings,
-        Job(run=run, weights=start.weights, dataset=learned, start=start.step, end=end, deadline=deadline),
-    )
+    _remember(learned.titles, settings, run, start)
+    learned = replace(learned, titles=())
+    job = Job(run=run, weights=start.weights, dataset=learned, start=start.step, end=end, deadline=deadline)
+    return _ENGINES[settings.engine](settings, job)
 
 
-def _remember_titles(settings: FinetuneSettings, run: ModelDir, start: _Start) -> None:
+def _remember(titles: Iterable[str], settings: FinetuneSettings, run: ModelDir, start: _Start) -> None:
     """Keep the titles, and those that the weights have seen before, for `generate --novel`."""
     there = start.weights.path / INDEX if start.step or settings.restore_from not in ("latest", "fresh") else None
     before = Index.load(start.weights.path) if there and there.exists() else None
-    titles = dataset.titles(settings, start.weights.tokenizer())
     index = before.extended(titles) if before else Index.of(titles)
     if not len(index):
         (run.path / INDEX).unlink(missing_ok=True)

@@ -7,7 +7,7 @@ such a stream too.
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
@@ -24,7 +24,7 @@ from redditgen.markup import SECTIONS, Record
 from redditgen.settings import FinetuneSettings
 from redditgen.splits import is_held_out
 
-__all__ = ["HELD_OUT_AT_MOST", "Dataset", "chunks", "files", "held_out", "read", "titles"]
+__all__ = ["HELD_OUT_AT_MOST", "Dataset", "chunks", "files", "held_out", "read"]
 
 HELD_OUT_AT_MOST = 2000  # records measured
 
@@ -33,11 +33,15 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Dataset:
-    """Tokens to train on, by record or as a stream, held-out records, and the mark of a run that learns from them."""
+    """Tokens to train on, by record or as a stream, held-out records, and the mark of a run that learns from them.
+
+    `titles` are those of all records, the held-out ones too, each once; there are none in plain text.
+    """
 
     train: Examples | DynamicExamples | Stream
     held_out: Examples
     mark: Mark
+    titles: Collection[str] = ()
 
 
 def read(settings: FinetuneSettings, mark: Mark, tokenizer: Tokenizer, context: int) -> Dataset:
@@ -56,13 +60,6 @@ def read(settings: FinetuneSettings, mark: Mark, tokenizer: Tokenizer, context: 
     if all(are_plain):
         return _of_plain_text(settings, paths, mark, tokenizer, context)
     return _of_records(settings, paths, mark, tokenizer, context)
-
-
-def titles(settings: FinetuneSettings, tokenizer: Tokenizer) -> Iterator[str]:
-    """The titles of all records, the held-out ones too; none of plain text."""
-    for path in dict.fromkeys([*files(settings.dataset), *(files(settings.val) if settings.val else ())]):
-        if has_records(path, tokenizer):
-            yield from (record.title for record in records_of(path, tokenizer) if record.title)
 
 
 def held_out(settings: FinetuneSettings, mark: Mark, tokenizer: Tokenizer) -> list[Record]:
@@ -120,7 +117,8 @@ def _of_records(
         train = examples(kept, tokenizer, mark.record_tokens, context)
     parts.check(len(train))
     _warn_of_long(settings, train, context)
-    return Dataset(train, examples(parts.held_out, tokenizer, mark.record_tokens, context), parts.mark())
+    held_out = examples(parts.held_out, tokenizer, mark.record_tokens, context)
+    return Dataset(train, held_out, parts.mark(), parts.titles)
 
 
 class _Parts:
@@ -128,6 +126,7 @@ class _Parts:
 
     def __init__(self, settings: FinetuneSettings, mark: Mark, tokenizer: Tokenizer) -> None:
         self.held_out: list[Record] = []  # the first of them, with one draw of keywords
+        self.titles: dict[str, None] = {}  # in the order they came
         self._settings, self._mark = settings, mark
         self._counts: Counter[str] = Counter()
         self._sections = set(mark.sections or ())
@@ -137,7 +136,7 @@ class _Parts:
 
     def kept(self, records: Iterable[Record]) -> Iterator[Record]:
         """The records to train on."""
-        for record in records:
+        for record in self._noted(records):
             self._sections |= {name for name in SECTIONS if record.marked and getattr(record, name) is not None}
             if record.category is not None:
                 self._categories[record.category] += 1
@@ -162,9 +161,15 @@ class _Parts:
         for file in files(path):
             if not has_records(file, tokenizer):
                 raise InputError(f"{file}: holds no record to measure on (--val); {MADE_BY}")
-            for record in records_of(file, tokenizer):
+            for record in self._noted(records_of(file, tokenizer)):
                 self._hold_out(record)
                 yield _text(record)
+
+    def _noted(self, records: Iterable[Record]) -> Iterator[Record]:
+        for record in records:
+            if record.title:
+                self.titles[record.title] = None
+            yield record
 
     def _hold_out(self, record: Record) -> None:
         number = self._counts["held out"]
