@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import ray_nodes
 from bigquery_emulator import Emulator, Missing, running
 
 from redditgen import markup, tf1
@@ -49,6 +50,28 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", to_here)
+
+
+@pytest.fixture
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No proxy that this machine may have stands before the servers on it."""
+    monkeypatch.setenv("NO_PROXY", "*")
+
+
+@pytest.fixture(scope="module")
+def running_ray(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """The module ray, with two workers' CPUs in this process's hands."""
+    from ray import cloudpickle
+
+    cloudpickle.register_pickle_by_value(request.module)  # ray's workers can't import files of tests
+    with ray_nodes.in_this_process() as ray:
+        yield ray
+
+
+@pytest.fixture(scope="module")
+def two_nodes() -> Iterator[ray_nodes.Cluster]:
+    with ray_nodes.cluster(2) as found:
+        yield found
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,17 +7,16 @@ import socketserver
 import subprocess
 import sys
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from ray_nodes import Cluster, cluster, free_port, wait_until
 
 from redditgen import __version__
 from redditgen.encode import batches, encode, workers
@@ -59,33 +58,6 @@ def expected(ready: EncodeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     out.unlink()
     Path(f"{out}.meta.json").unlink()
     return content
-
-
-@pytest.fixture(scope="module")
-def running_ray() -> Iterator[Any]:
-    """ray in this process, as a program has it that uses redditgen as a library."""
-    import ray
-    from ray import cloudpickle
-
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # for the classes below; ray can't import this file
-    with (
-        TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder,
-        pytest.MonkeyPatch.context() as environment,
-    ):
-        environment.setenv("RAY_AUTH_MODE", "disabled")
-        ray.init(
-            address="local",
-            num_cpus=2,
-            object_store_memory=100 << 20,
-            include_dashboard=False,
-            log_to_driver=False,
-            configure_logging=False,
-            _temp_dir=folder,
-        )
-        try:
-            yield ray
-        finally:
-            ray.shutdown()
 
 
 class Mortal(RayWorker):
@@ -232,13 +204,6 @@ def command(tmp_path: Path) -> Iterator[Command]:
         assert list(home.glob(".ray")) == []
 
 
-def wait_until(holds: Callable[[], bool], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.1)
-
-
 @pytest.mark.slow
 @needs_proc
 def test_the_number_of_workers_leaves_the_bytes_as_they_are(command: Command) -> None:
@@ -267,60 +232,6 @@ def test_an_interrupted_ray_ends_quietly(command: Command, number: signal.Signal
     assert err in ("", "redditgen: interrupted\n")
     wait_until(lambda: not command.processes(), 10)
     assert not (command.folder / "out.txt").exists()
-
-
-@dataclass
-class Cluster:
-    environment: dict[str, str]
-    address: str
-    client_address: str
-    nodes: list[subprocess.Popen[bytes]]
-
-    def is_whole(self) -> bool:
-        return all(node.poll() is None for node in self.nodes)
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
-
-
-@contextmanager
-def cluster(nodes: int, **environment: str) -> Iterator[Cluster]:
-    """Nodes that ray's own command starts on loopback. Each is ended as a process, and ends those that it started."""
-    own = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", **environment}
-    port, client_port = free_port(), free_port()
-    start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--node-ip-address=127.0.0.1"]
-    start += ["--num-cpus=1", "--object-store-memory=100000000", "--disable-usage-stats"]
-    head = ["--head", f"--port={port}", f"--ray-client-server-port={client_port}", "--include-dashboard=false"]
-    with ExitStack() as stack:
-        folder = stack.enter_context(TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True))
-        found = Cluster(own, f"127.0.0.1:{port}", f"ray://127.0.0.1:{client_port}", [])
-        for number in range(nodes):
-            more = [f"--address={found.address}"] if number else [*head, f"--temp-dir={folder}"]
-            log = Path(folder, f"node{number}.log")
-            with log.open("wb") as file:
-                found.nodes.append(subprocess.Popen([*start, *more], env=own, stdout=file, stderr=subprocess.STDOUT))
-            stack.callback(end, found.nodes[-1])
-            wait_until(partial(has_started, log))
-        yield found
-
-
-def has_started(log: Path) -> bool:
-    return b"Ray runtime started" in log.read_bytes()
-
-
-def end(process: "subprocess.Popen[bytes]") -> None:
-    process.terminate()
-    process.wait(60)
-
-
-@pytest.fixture(scope="module")
-def two_nodes() -> Iterator[Cluster]:
-    with cluster(2) as found:
-        yield found
 
 
 def on(found: Cluster, command: Command, **environment: str) -> Command:

@@ -1,7 +1,6 @@
 """Jobs encoded in this process or by several of ray's, in the order of the jobs."""
 
 import logging
-import re
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from contextlib import suppress
@@ -11,9 +10,9 @@ from typing import Any
 from redditgen import __version__
 from redditgen.encode.batches import Job
 from redditgen.encode.encoder import Encoder, Line
-from redditgen.encode.ray_cluster import connected, one_line
 from redditgen.encode.spacy_keywords import versions
 from redditgen.errors import MissingError, RedditgenError
+from redditgen.ray_cluster import connected, missing_module, one_line
 from redditgen.settings import EncodeSettings
 
 _AT_HAND = 2  # jobs of a worker: it has its next one while this process is busy
@@ -33,7 +32,7 @@ def encoded_by_ray(
     jobs: Iterable[Job], settings: EncodeSettings, only: Collection[str] | None, workers: int | None
 ) -> Generator[Encoded]:
     """The same by `workers` of ray's actors, or as many as the cluster has CPUs; close it to have them end."""
-    with connected(settings.ray_address, workers) as ray:
+    with connected(settings.ray_address, workers, otherwise="--workers 1") as ray:
         count = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
         actor = ray.remote(num_cpus=1, max_restarts=0)(RayWorker)
         made_with = _made_with(settings)
@@ -181,9 +180,9 @@ class _Pool:
 
     def _replace(self, worker: _Worker, error: Exception) -> None:
         """Put another in the place of a worker that died, and have its jobs done again; raises if that is no use."""
-        if found := re.search(r"No module named '([\w.]+)'", str(error)):
+        if name := missing_module(error):
             raise MissingError(
-                f"a node of the ray cluster has no {found[1]}; install redditgen {__version__} there"
+                f"a node of the ray cluster has no {name}; install redditgen {__version__} there"
             ) from error
         numbers = [number for number in worker.calls.values() if number is not None]
         blamed: list[int] | list[str] = numbers or [worker.name]

@@ -12,6 +12,7 @@ from redditgen.gpt2 import device
 from redditgen.gpt2.examples import DynamicExamples
 from redditgen.gpt2.lora import NOWHERE, AdapterDir, Base
 from redditgen.gpt2.memory import OUTSIDE, Asked, Plan, Work, chosen, predicted, room
+from redditgen.gpt2.parallel import ALONE, Ranks
 from redditgen.gpt2.places import find_model, model_at
 from redditgen.gpt2.rundir import ModelDir, Weights
 from redditgen.gpt2.windows import Stream
@@ -35,13 +36,13 @@ class Beginning:
     is_resumed: bool
 
 
-def plan(settings: FinetuneSettings, job: Job, batch: int) -> Plan:
-    """The plan for a finetuning with batches of `batch`; logs it with the memory that it will take.
+def plan(settings: FinetuneSettings, job: Job, batch: int, ranks: Ranks = ALONE) -> Plan:
+    """The plan for a finetuning with batches of `batch`, in each of some ranks; logs it with the memory it will take.
 
     Raises InputError where none fits, and MissingError where bitsandbytes would be needed and is not there.
     """
     on = device.best_device()
-    memory = byte_count("--memory", settings.memory) if settings.memory else device.available_memory(on)
+    memory = byte_count("--memory", settings.memory) if settings.memory else device.available_memory(on, ranks.here)
     adapters = _adapters(settings, job)
     asked = Asked(
         precision=device.precision_on(on, settings.precision),
@@ -58,6 +59,7 @@ def plan(settings: FinetuneSettings, job: Job, batch: int) -> Plan:
         accumulated=settings.accumulate_gradients or 1,
         optimizer=settings.optimizer,
         device=on.type,
+        is_shared=ranks.count > 1,
     )
     found = chosen(work, asked, room(memory))
     peak = (predicted(work, found) + OUTSIDE) / 1e9

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Generator, Sequence
 from importlib import import_module
 
-from redditgen.engines import Job
+from redditgen.engines import Job, ray_finetuning
 from redditgen.engines.torch_finetuning import Finetuning
 from redditgen.gpt2.rundir import ModelDir
 from redditgen.gpt2.sampling import Sampler, Sampling, block_size, precision
@@ -25,6 +25,8 @@ def finetune(settings: FinetuneSettings, job: Job) -> int:
     kept, where the loss goes up for good or is no number.
     """
     with ended_like_ctrl_c():
+        if settings.has_workers:
+            return ray_finetuning.finetune(settings, job)
         _load_libraries()
         return Finetuning(settings, job).run()
 

@@ -3,7 +3,8 @@
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from itertools import count, islice
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from redditgen.gpt2.epochs import batches_from
 from redditgen.gpt2.events import Events
 from redditgen.gpt2.examples import prompt_ids
 from redditgen.gpt2.metrics import measured_since_best
+from redditgen.gpt2.parallel import ALONE, Ranks
 from redditgen.gpt2.plot import NAME as PLOT
 from redditgen.gpt2.plot import plot
 from redditgen.gpt2.sampling import through_end
@@ -39,12 +41,27 @@ _log = logging.getLogger(__name__)
 class Finetuning:
     """One command's training of one run, and what it writes on the way."""
 
-    def __init__(self, settings: FinetuneSettings, job: Job) -> None:
+    def __init__(
+        self,
+        settings: FinetuneSettings,
+        job: Job,
+        *,
+        ranks: Ranks = ALONE,
+        progress: Callable[..., Progress] = Progress,
+        interrupts: Callable[[], AbstractContextManager[Callable[[], bool]]] = held_back,
+    ) -> None:
+        """Of several `ranks` each makes one and runs it; the first alone writes, on the others `follow` is run.
+
+        `progress` makes what shows the steps, and `interrupts` what tells whether to save and end.
+        """
         self.settings, self.job, self.data = settings, job, job.dataset
+        self.ranks, self.progress, self.interrupts = ranks, progress, interrupts
         hparams = job.weights.hparams()
         self.tokenizer = job.weights.tokenizer()
-        self.batch_size = settings.batch_size or BATCH_SIZE
-        plan = planning.plan(settings, job, self.batch_size)
+        each = settings.batch_size or BATCH_SIZE
+        self.batch_size = each * ranks.count
+        self._warn_of_few()
+        plan = ranks.agreed(planning.plan(settings, job, each, ranks))
         begun = planning.beginning(settings, job, plan)
         self.training = Training(
             hparams,
@@ -56,11 +73,22 @@ class Finetuning:
             base=begun.base,
             adapters=begun.adapters,
             seed=settings.seed,
+            ranks=ranks,
         )
         if begun.is_resumed and (state := job.run.optimizer_state()):
             self.training.restore_optimizer(state, job.start)
         self.divergence = Divergence(hparams.n_vocab)
         self.measured_at = self.saved_at = job.start
+
+    def _warn_of_few(self) -> None:
+        there = self.data.train
+        if not isinstance(there, Stream) and len(there) < self.batch_size:
+            _log.warning(
+                "%s: %d records are fewer than a batch of %d; each step learns from all of them",
+                self.settings.dataset,
+                len(there),
+                self.batch_size,
+            )
 
     def run(self) -> int:
         run, start, end = self.job.run, self.job.start, self.job.end
@@ -68,18 +96,26 @@ class Finetuning:
             run.clear()
         run.start(self.job.weights, self.data.mark)
         run.metrics.cut(start)
-        bar = Progress(run.path.name, unit="steps", total=end, done=start)
+        bar = self.progress(run.path.name, unit="steps", total=end, done=start)
         with bar as progress, Events(run.path, start) as events:
             self.reporting = Reporting(run.metrics, events, self.training.device)
             if not start and len(self.data.held_out):
                 self._report(0, measured=True)
-            with held_back() as interrupted:
+            with self.interrupts() as interrupted:
                 for step, now in zip(range(start + 1, end + 1), self._timed_steps(start), strict=False):
                     self._learn(step, now)
                     progress.update(1, self.reporting.note())
-                    if self._has_ended(step, interrupted()):
+                    if self.ranks.agreed(self._has_ended(step, interrupted())):
                         return step
         return end
+
+    def follow(self) -> None:
+        """Take the same steps as the first rank, until it ends."""
+        steps = zip(range(self.job.start + 1, self.job.end + 1), self._steps(self.job.start), strict=False)
+        for step, batches in steps:
+            self.training.step(step, *batches)
+            if self.ranks.agreed(False):
+                return
 
     def _timed_steps(self, done: int) -> "Iterator[list[Batch]]":
         """The batches of each step; making them counts as a part of it."""

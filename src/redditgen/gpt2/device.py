@@ -42,14 +42,14 @@ def computes_in_bfloat16(device: "torch.device") -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def available_memory(device: "torch.device") -> int:
-    """Bytes that a process that begins now could have: of a card what others have left, of the machine what is free."""
+def available_memory(device: "torch.device", processes: int = 1) -> int:
+    """Bytes that each of some processes that begin now could have: what others have left of its card or the machine."""
     import psutil
     import torch
 
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    return min(int(psutil.virtual_memory().available) + _resident(), _of_control_group())
+    return min(int(psutil.virtual_memory().available) // processes + _resident(), _of_control_group() // processes)
 
 
 def _resident() -> int:

@@ -69,7 +69,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be trained where: `batch` records of at most `length` tokens, `accumulated` times a step."""
+    """What is to be trained where: `batch` records of at most `length` tokens, `accumulated` times a step.
+
+    `is_shared` tells that other processes train the same network.
+    """
 
     hparams: Hparams
     batch: int
@@ -77,6 +80,7 @@ class Work:
     accumulated: int = 1
     optimizer: str = "adam"
     device: str = "cuda"
+    is_shared: bool = False
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,8 @@ def _kinds(work: Work, asked: Asked) -> Iterator[Plan]:
     if asked.train in (None, *TRAINED[:3]) and asked.weight_bits in (None, 32):
         plan = Plan(train=asked.train or "full", precision=asked.precision)
         yield plan
-        if asked.has_bitsandbytes and work.optimizer == "adam":
+        # Its gradients are in 16 bits before they could be shared.
+        if asked.has_bitsandbytes and work.optimizer == "adam" and not work.is_shared:
             yield replace(plan, optimizer_bits=8)
     if asked.train in (None, "lora"):
         unquantized = 32 if asked.precision == "float32" else 16

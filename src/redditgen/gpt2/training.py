@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -18,6 +19,7 @@ from redditgen.gpt2.loss import summed_loss, token_losses
 from redditgen.gpt2.memory import Plan
 from redditgen.gpt2.networks import learning, loaded
 from redditgen.gpt2.optimizers import LightOptimizer, Optimizer
+from redditgen.gpt2.parallel import ALONE, Ranks
 from redditgen.gpt2.weights import Hparams, take
 
 if TYPE_CHECKING:
@@ -69,15 +71,17 @@ class Training:
         base: Base = NOWHERE,
         adapters: Path | None = None,
         seed: int = 0,
+        ranks: Ranks = ALONE,
     ) -> None:
         """Put what `weights` reads into a network; `end` is the step at which the learning rate has fallen.
 
         With adapters `weights` is read again whenever they are merged, so that it need not stay in memory; `base` says
         where it is, and `adapters` is the folder of those to go on with. The optimizer is AdamW, or `sgd`: plain
-        gradient descent at an even rate and without clipping, as gpt-2-simple's.
+        gradient descent at an even rate and without clipping, as gpt-2-simple's. Of several `ranks` each makes its own
+        training, and they take every step together.
         """
         self.device = best_device()
-        self.hparams, self.rate, self.end, self.plan = hparams, rate, end, plan
+        self.hparams, self.rate, self.end, self.plan, self.ranks = hparams, rate, end, plan, ranks
         if plan.saves_memory and self.device.type == "cpu":
             give_back_what_is_freed()
         self._weights, self.is_sgd = weights, optimizer == "sgd"
@@ -94,6 +98,7 @@ class Training:
         if plan.checkpointing:
             self._compute_twice()
         self.optimizer = self._optimizer(optimizer)
+        self._shared = ranks.losses(self.model) if ranks.count > 1 else None
         self.model.train()
 
     def _optimizer(self, kind: str) -> Optimizer:
@@ -124,13 +129,23 @@ class Training:
     def gradients(self, *batches: "Batch") -> float:
         """Make the gradients of the mean loss over all that counts in some batches; gives that loss."""
         tokens = max(1, sum(int((targets != IGNORED).sum()) for _, targets in batches))
+        parts = list(self._parts(map(self.ranks.own, batches)))
         total = 0.0
-        for inputs, targets in self._parts(batches):
-            with self._autocast():
-                loss = summed_loss(self.model, inputs.to(self.device), targets.to(self.device)) / tokens
-            (loss * self.optimizer.scale.factor).backward()
+        for number, (inputs, targets) in enumerate(parts, start=1):
+            with self._adding_up(is_last=number == len(parts)):
+                with self._autocast():
+                    loss = (self._shared or self._summed_loss)(inputs.to(self.device), targets.to(self.device)) / tokens
+                # The ranks' gradients become their mean, where the sum is meant.
+                (loss * self.ranks.count * self.optimizer.scale.factor).backward()
             total += loss.item()
-        return total
+        return self.ranks.summed(total, self.device)
+
+    def _summed_loss(self, inputs: "torch.Tensor", targets: "torch.Tensor") -> "torch.Tensor":
+        return summed_loss(self.model, inputs, targets)
+
+    def _adding_up(self, *, is_last: bool) -> AbstractContextManager[Any]:
+        """Ranks share their gradients with the last part of a step alone; until then each adds up its own."""
+        return self._shared.no_sync() if self._shared and not is_last else nullcontext()
 
     def loss(self, *batches: "Batch") -> float:
         """The same mean loss as the network is now, without learning."""
@@ -155,6 +170,10 @@ class Training:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
+            if self.ranks.count > 1:  # the others wait for this one in the middle of a step
+                raise InputError(
+                    "memory ran out in one of the workers; pass a smaller --batch-size or --memory"
+                ) from error
             return None
 
     def _step_down(self, rows: int) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from redditgen.options import choose, option, require
-from redditgen.settings.engines import TF1_PYTHON_HELP
+from redditgen.settings import fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,8 +15,8 @@ class DoctorSettings:
     python: Path | None = option(
         None, "With --install: the Python 3.7 to make it with.  [default: from PATH, pyenv or uv]"
     )
-    tf1_python: Path | None = option(None, TF1_PYTHON_HELP)
-    model_dir: Path = option(Path("models"), "Folder of the base models.")
+    tf1_python: Path | None = fields.tf1_python()
+    model_dir: Path = fields.model_dir()
 
     def __post_init__(self) -> None:
         choose("--install", self.install, None, "tf1")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from redditgen.options import argument, choose, option, require
+from redditgen.settings import fields
 
 OPENAI_URL = "https://openaipublic.blob.core.windows.net/gpt-2"  # where gpt-2-simple 0.8 finds them
 OPENAI_MODELS = ("124M", "355M", "774M", "1558M")
@@ -14,7 +15,7 @@ OPENAI_MODELS = ("124M", "355M", "774M", "1558M")
 class DownloadSettings:
     model: str = argument(f"One of OpenAI's models: {', '.join(OPENAI_MODELS)}.")
     base_url: str = option(OPENAI_URL, "Where to download from; the files lie below it as models/NAME/FILE.")
-    model_dir: Path = option(Path("models"), "Folder of the base models.")
+    model_dir: Path = fields.model_dir()
     overwrite: bool = option(False, "Download anew and replace a model that is already there.", "--overwrite")
 
     def __post_init__(self) -> None:

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from redditgen.options import argument, choose, option, require, require_at_least
+from redditgen.options import argument, choose, option, require, require_at_least, require_auto_or_count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,15 +52,13 @@ class EncodeSettings:
         require_at_least(1, self, "repeat")
         require_at_least(0, self, "min_keywords")
         require(self.max_keywords >= self.min_keywords, "--max-keywords must not be below --min-keywords")
-        require(
-            re.fullmatch("auto|[1-9][0-9]*", self.workers) is not None,
-            f"--workers must be auto or a number from 1, not {self.workers!r}",
-        )
+        require_auto_or_count(self, "workers")
         require(self.keyword_sep != "", "--keyword-sep must not be empty")
         require(self.text_field != "", "--title-field and --body-field are both empty: there is nothing to learn from")
         choose("--compat", self.compat, None, "listing")
         require(not self.dynamic or self.output.suffix == ".jsonl", "--out must end in .jsonl with --dynamic")
         require(self.dynamic or self.output.suffix != ".jsonl", "--out: a .jsonl is written with --dynamic")
+        require(len(self.shares) == self.split.count("="), f"--split {self.split}: names a part twice")
         require(0 < sum(self.shares.values()) < 1 or not self.split, f"--split {self.split}: must leave some titles")
 
     @property

@@ -4,18 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from redditgen.options import option, require, require_at_least
+from redditgen.settings import fields
 from redditgen.settings.finetune import FinetuneSettings
 from redditgen.settings.generate import GenerateSettings
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateSettings:
-    run: str = option("run1", "Name of the run, a folder in --checkpoint-dir.")
-    step: str | None = option(
-        None,
-        "Step of the run, of those kept, or best: that of the lowest held-out loss (finetune --keep-best).  "
-        "[default: the newest]",
-    )
+    run: str = fields.run()
+    step: str | None = fields.step()
     against: Path | None = option(
         None, "What the run was finetuned on: the titles are measured that finetune held out, with the same options."
     )
@@ -26,24 +23,22 @@ class EvaluateSettings:
     max_keywords: int | None = option(None, "With what encode --dynamic writes: as finetune had it.  [default: 3]")
     n: int = option(1000, "How many texts to sample, for categories and keywords of held-out titles.", "--n", "-n")
     sample_seed: int = option(0, "Seed of the samples and of the intervals; the same seed gives the same figures.")
-    temperature: float = option(0.7, "Below 1 makes likely words likelier; 0 takes the likeliest always.")
-    top_k: int = option(40, "Draw each token from this many likeliest ones; 0: from all.")
-    top_p: float = option(0.0, "Draw each token from the likeliest ones that make up this probability; 0: from all.")
-    length: int = option(100, "The most tokens of a title.")
+    temperature: float = fields.temperature()
+    top_k: int = fields.top_k()
+    top_p: float = fields.top_p()
+    length: int = fields.length()
     precision: str = option(
         "auto", "What the weights are sampled in: float32 or int8; auto: int8. Losses are always measured in float32."
     )
     batch_size: str = option("auto", "Titles sampled at once; auto: by the size of the model.")
-    novel_threshold: float = option(
-        0.8, "How alike a title and one learned from must be for a near copy: 1 for the same three-letter runs."
-    )
+    novel_threshold: float = fields.novel_threshold()
     words: Path | None = option(
         None, "List of words that are not safe for work.  [default: data/nsfw_words.txt, which explains itself]"
     )
     out: Path | None = option(
         None, "Folder for evaluation.json and evaluation.html.  [default: evaluation in the run's folder]"
     )
-    checkpoint_dir: Path = option(Path("checkpoint"), "Folder of the runs.")
+    checkpoint_dir: Path = fields.checkpoint_dir()
     overwrite: bool = option(False, "Replace an evaluation that is already there.", "--overwrite")
 
     def __post_init__(self) -> None:

@@ -4,16 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from redditgen.options import choose, option, require, require_name, require_step
+from redditgen.settings import fields
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportSettings:
     run: str | None = option(None, "Name of the run, a folder in --checkpoint-dir.  [default: run1]")
-    step: str | None = option(
-        None,
-        "Step of the run, of those kept, or best: that of the lowest held-out loss (finetune --keep-best).  "
-        "[default: the newest]",
-    )
+    step: str | None = fields.step()
     model: str | None = option(None, "Instead of a run: a base model, by its name in --model-dir or its folder's path.")
     to: str = option(
         "hf",
@@ -21,8 +18,8 @@ class ExportSettings:
         "gpt-2-simple and for finetune --model.",
     )
     out: Path | None = option(None, "Folder to write.  [default: exports/RUN-TO]")
-    checkpoint_dir: Path = option(Path("checkpoint"), "Folder of the runs.")
-    model_dir: Path = option(Path("models"), "Folder of the base models.")
+    checkpoint_dir: Path = fields.checkpoint_dir()
+    model_dir: Path = fields.model_dir()
     overwrite: bool = option(False, "Replace an export that is already there.", "--overwrite")
 
     def __post_init__(self) -> None:

@@ -61,7 +61,7 @@ class FetchSettings:
         None, "File with a query of your own, one SELECT in BigQuery Standard SQL; it is run as it is, without filters."
     )
     cache: Path | None = option(
-        None, "Folder for what is imported from dumps and fetched from Arctic Shift.  [default: beside the dump; data/]"
+        None, "Folder for imported dumps and posts of Arctic Shift.  [default: beside the dump; data/arctic-shift]"
     )
     project: str | None = option(
         None, "BigQuery: the Google Cloud project that pays.  [default: $GOOGLE_CLOUD_PROJECT, else the login's]"

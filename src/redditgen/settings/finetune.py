@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from redditgen.options import argument, byte_count, choose, duration, option, require, require_at_least, require_name
-from redditgen.settings.engines import ENGINE_HELP, ENGINES, TF1_PYTHON_HELP
+from redditgen.settings import fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,13 +13,13 @@ class FinetuneSettings:
         "Encoded text or JSONL, as encode writes it; or a CSV of one column, a .npz of tokens, or plain text; "
         "or a folder or a quoted glob of such files."
     )
-    engine: str = option("torch", ENGINE_HELP)
+    engine: str = fields.engine()
     model: str | None = option(
         None,
         "Base model: a folder in --model-dir, mini, which comes with redditgen, or the path of a folder of OpenAI's or "
         "Hugging Face's layout.  [default: the run's; mini for a new one]",
     )
-    run: str = option("run1", "Name of the run, a folder in --checkpoint-dir.")
+    run: str = fields.run()
     steps: int = option(500, "Step at which the run ends; a run that has got there does nothing.")
     more: int | None = option(None, "Go on for this many steps from where the run stands, instead of --steps.")
     batch_size: int | None = option(
@@ -103,10 +103,18 @@ class FinetuneSettings:
         "auto",
         "float32, bfloat16 or float16; auto: bfloat16 where the processor computes in it, else float16 on a GPU.",
     )
-    model_dir: Path = option(Path("models"), "Folder of the base models.")
-    checkpoint_dir: Path = option(Path("checkpoint"), "Folder of the runs.")
+    num_workers: int | None = option(
+        None,
+        "Train with this many workers of ray, each with --batch-size records of its own and a GPU, or a share of the "
+        "CPUs.  [default: none; with --ray-address one a GPU, or else one a machine]",
+    )
+    ray_address: str | None = option(
+        None, "Ray cluster to train on, as host:port; its machines must share the folder of the runs.", "--ray-address"
+    )
+    model_dir: Path = fields.model_dir()
+    checkpoint_dir: Path = fields.checkpoint_dir()
     sample_dir: Path = option(Path("samples"), "Folder of the samples.")
-    tf1_python: Path | None = option(None, TF1_PYTHON_HELP)
+    tf1_python: Path | None = fields.tf1_python()
     overwrite: bool = option(False, "With --restore-from fresh: replace a run that is already there.", "--overwrite")
 
     def __post_init__(self) -> None:
@@ -121,7 +129,7 @@ class FinetuneSettings:
         require_at_least(2, self, "window")
         require(self.learning_rate is None or self.learning_rate > 0, "--learning-rate must be above 0")
         require(0 <= self.val_fraction < 1, f"--val-fraction must be from 0 to below 1, not {self.val_fraction}")
-        choose("--engine", self.engine, *ENGINES)
+        choose("--engine", self.engine, *fields.ENGINES)
         self._check_ends()
         choose("--optimizer", self.optimizer, "adam", "sgd")
         choose("--record-tokens", self.record_tokens, None, "compact", "literal")
@@ -131,6 +139,16 @@ class FinetuneSettings:
         takes_titles = self.engine == "torch" or self.loss_on == "record"
         require(takes_titles, "--loss-on title: gpt-2-simple learns all of each record; leave it out")
         require_name("--run", self.run)
+        require_at_least(1, self, "num_workers")
+        require(
+            self.engine == "torch" or not self.has_workers,
+            "--num-workers and --ray-address: are for --engine torch alone",
+        )
+
+    @property
+    def has_workers(self) -> bool:
+        """Whether ray trains."""
+        return self.num_workers is not None or self.ray_address is not None
 
     def _check_plan(self) -> None:
         """What learns, and in how much memory."""

@@ -1,24 +1,27 @@
 """The options of `redditgen generate`."""
 
 import math
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from redditgen.markup import END
-from redditgen.options import choose, option, require, require_at_least, require_name, require_step
-from redditgen.settings.engines import ENGINE_HELP, ENGINES, TF1_PYTHON_HELP
+from redditgen.options import (
+    choose,
+    option,
+    require,
+    require_at_least,
+    require_auto_or_count,
+    require_name,
+    require_step,
+)
+from redditgen.settings import fields
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateSettings:
-    run: str = option("run1", "Name of the run, a folder in --checkpoint-dir.")
-    step: str | None = option(
-        None,
-        "Step of the run, of those kept, or best: that of the lowest held-out loss (finetune --keep-best).  "
-        "[default: the newest]",
-    )
-    engine: str = option("torch", ENGINE_HELP)
+    run: str = fields.run()
+    step: str | None = fields.step()
+    engine: str = fields.engine()
     category: str | None = option(None, "Category of the titles, as a subreddit.  [default: the model chooses]")
     keywords: str | None = option(None, "Keywords of the titles, between blanks or commas.  [default: none]")
     keywords_from: str | None = option(
@@ -49,20 +52,18 @@ class GenerateSettings:
         "Leave out copies of titles that the run has learned from.  [default: where the run has a list of them]",
         "--novel/--no-novel",
     )
-    novel_threshold: float = option(
-        0.8, "How alike a title and one learned from must be for a near copy: 1 for the same three-letter runs."
-    )
+    novel_threshold: float = fields.novel_threshold()
     unique: bool = option(True, "No title twice in an output.", "--unique/--no-unique")
     sfw: bool = option(True, "Leave out what fetch --sfw does, by words and categories.", "--sfw/--no-sfw")
     words: Path | None = option(None, "List of words for --sfw.  [default: data/nsfw_words.txt, which explains itself]")
     min_words: int | None = option(None, "Only titles of this many words or more.")
     max_words: int | None = option(None, "Only titles of this many words or fewer.")
     max_tries: int = option(200, "The most texts drawn a title, to find one that is wanted.")
-    temperature: float = option(0.7, "Below 1 makes likely words likelier; 0 takes the likeliest always.")
-    top_k: int = option(40, "Draw each token from this many likeliest ones; 0: from all.")
-    top_p: float = option(0.0, "Draw each token from the likeliest ones that make up this probability; 0: from all.")
+    temperature: float = fields.temperature()
+    top_k: int = fields.top_k()
+    top_p: float = fields.top_p()
     repetition_penalty: float = option(1.0, "Above 1 makes tokens that a title has already less likely.")
-    length: int = option(100, "The most tokens of a title.")
+    length: int = fields.length()
     precision: str = option(
         "auto", "What the weights are computed in: float32, or int8, about twice as fast and hardly worse; auto: int8."
     )
@@ -72,8 +73,8 @@ class GenerateSettings:
     )
     seed: int | None = option(None, "Seed of the draws; the same seed gives the same titles.  [default: a new one]")
     out: Path | None = option(None, "File to write: .txt, .csv or .jsonl.  [default: the terminal]")
-    checkpoint_dir: Path = option(Path("checkpoint"), "Folder of the runs.")
-    tf1_python: Path | None = option(None, TF1_PYTHON_HELP)
+    checkpoint_dir: Path = fields.checkpoint_dir()
+    tf1_python: Path | None = fields.tf1_python()
     resume: bool = option(
         False, "Go on with an output that a kill cut short, as the same command does without it.", "--resume"
     )
@@ -90,12 +91,9 @@ class GenerateSettings:
         require((self.max_words or math.inf) >= (self.min_words or 0), "--max-words must not be below --min-words")
         require(self.sfw or self.words is None, "--words is about what --sfw leaves out; leave out --no-sfw")
         require(0 < self.novel_threshold <= 1, f"--novel-threshold must be above 0, to 1, not {self.novel_threshold}")
-        require(
-            re.fullmatch("auto|[1-9][0-9]*", self.batch_size) is not None,
-            f"--batch-size must be auto or a number from 1, not {self.batch_size!r}",
-        )
+        require_auto_or_count(self, "batch_size")
         require_step(self.step)
-        choose("--engine", self.engine, *ENGINES)
+        choose("--engine", self.engine, *fields.ENGINES)
         choose("--precision", self.precision, "auto", "float32", "int8")
         require_name("--run", self.run)
         self._require_one_way_to_ask()

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from redditgen.options import argument, choose, option, require, require_at_least
+from redditgen.settings import fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +16,7 @@ class TokenizeSettings:
         "literal", "literal, as gpt-2-simple reads them; compact: start and end of a record are one token each."
     )
     combine: int = option(50_000, "Join files until they have this many characters.")
-    model_dir: Path = option(Path("models"), "Folder of the base models.")
+    model_dir: Path = fields.model_dir()
     overwrite: bool = option(False, "Replace an output that is already there.", "--overwrite")
 
     def __post_init__(self) -> None:

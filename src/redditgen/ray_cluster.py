@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -44,10 +45,11 @@ _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def connected(address: str | None, workers: int | None) -> Iterator[Any]:
-    """The module ray, connected to the cluster of an address, or without one to `workers` processes of this machine.
+def connected(address: str | None, cpus: int | None, *, otherwise: str) -> Iterator[Any]:
+    """The module ray, connected to the cluster of an address, or without one to `cpus` processes of this machine.
 
-    A connection that this process has already is used and left. Raises RedditgenError where there is no connecting.
+    A connection that this process has already is used and left. Raises RedditgenError where there is no connecting,
+    with `otherwise`, what to pass to do without ray, in its message.
     """
     for name, value in _AT_IMPORT.items():
         os.environ.setdefault(name, value)
@@ -58,9 +60,9 @@ def connected(address: str | None, workers: int | None) -> Iterator[Any]:
         return
     logging.getLogger("ray").setLevel(logging.ERROR)
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # read by init; its own processes inherit it
-    with _options(address, workers) as options:
+    with _options(address, cpus) as options:
         try:
-            _init(ray, **options, log_to_driver=False, configure_logging=False)
+            _init(ray, otherwise, **options, log_to_driver=False, configure_logging=False)
             yield ray
         finally:
             with _own_signals():
@@ -68,7 +70,7 @@ def connected(address: str | None, workers: int | None) -> Iterator[Any]:
 
 
 @contextmanager
-def _options(address: str | None, workers: int | None) -> Iterator[dict[str, Any]]:
+def _options(address: str | None, cpus: int | None) -> Iterator[dict[str, Any]]:
     """Of ray.init; inside the block the folder is there that they name."""
     if address:
         if not _is_for_clients(address):
@@ -85,14 +87,14 @@ def _options(address: str | None, workers: int | None) -> Iterator[dict[str, Any
     with TemporaryDirectory(prefix="ray-", dir=above, ignore_cleanup_errors=True) as folder:
         yield {
             "address": "local",
-            "num_cpus": workers or os.cpu_count() or 1,
+            "num_cpus": cpus or os.cpu_count() or 1,
             "object_store_memory": _OBJECT_STORE,
             "include_dashboard": False,
             "_temp_dir": folder,
         }
 
 
-def _init(ray: Any, address: str, **options: Any) -> None:
+def _init(ray: Any, otherwise: str, address: str, **options: Any) -> None:
     try:
         with _own_signals(), warnings.catch_warnings(action="ignore"):
             _patiently(ray.init, address, **options)
@@ -100,7 +102,7 @@ def _init(ray: Any, address: str, **options: Any) -> None:
         raise KeyboardInterrupt from error
     except Exception as error:  # ray raises most kinds, Exception itself too
         if address == "local":
-            raise RedditgenError(f"ray does not start: {one_line(error)}; --workers 1 does without ray") from error
+            raise RedditgenError(f"ray does not start: {one_line(error)}; {otherwise} does without ray") from error
         raise InputError(f"--ray-address {address}: {' '.join(str(error).split())}; {_REMEDY}") from error
 
 
@@ -153,3 +155,9 @@ def one_line(error: BaseException) -> str:
     """The last line of ray's message that says something; the others are where and when."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
+
+
+def missing_module(error: BaseException) -> str | None:
+    """The name of what a node could not import."""
+    found = re.search(r"No module named '([\w.]+)'", str(error))
+    return found[1] if found else None
