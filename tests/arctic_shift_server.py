@@ -4,14 +4,12 @@ import gzip
 import json
 import random
 import sys
-import threading
 import urllib.parse
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.message import Message
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from local_server import Handler, LocalServer
 
 JSON = {"Content-Type": "application/json"}
 
@@ -31,11 +29,11 @@ def refusal(status: int, error: str, **headers: str) -> Fault:
     return Fault(status, json.dumps({"data": None, "error": error}).encode(), JSON | headers)
 
 
-class ArcticShift(ThreadingHTTPServer):
+class ArcticShift(LocalServer):
     """Answers /api/posts/search well unless its attributes say otherwise."""
 
     def __init__(self, posts: list[dict[str, Any]]) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.posts = posts
         self.queries: list[dict[str, str]] = []
         self.headers_seen: list[Message] = []
@@ -51,11 +49,6 @@ class ArcticShift(ThreadingHTTPServer):
         self.headers: dict[str, str] = {}  # with every answer
         self.closes_after = sys.maxsize  # requests, after which nobody listens any more
         self.halt_at = sys.maxsize  # the number of the request, from 1, in whose answer it halts
-        self.halted, self.go_on = threading.Event(), threading.Event()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
 
     def found(self, query: dict[str, str]) -> list[dict[str, Any]]:
         after = int(query["after"]) + (0 if self.after_includes else 1) if self.heeds_after else 0
@@ -74,30 +67,9 @@ class ArcticShift(ThreadingHTTPServer):
             posts.reverse()
         return posts[: self.auto if query["limit"] == "auto" else int(query["limit"])]
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A caller that hangs up is no error here."""
-        if not isinstance(sys.exception(), ConnectionError):
-            super().handle_error(request, client_address)
 
-
-@contextmanager
-def serving(posts: list[dict[str, Any]]) -> Iterator[ArcticShift]:
-    with ArcticShift(posts) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.go_on.set()
-            server.shutdown()
-            thread.join()
-
-
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Handler):
     server: ArcticShift
-    headers: Message
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
 
     def do_GET(self) -> None:
         server, (_, _, path, query, _) = self.server, urllib.parse.urlsplit(self.path)
@@ -135,18 +107,13 @@ class _Handler(BaseHTTPRequestHandler):
             headers["Connection"] = "close"
         if "gzip" in self.headers.get("Accept-Encoding", "") and "Content-Encoding" not in headers:
             body, headers = gzip.compress(body), headers | {"Content-Encoding": "gzip"}
-        self.send_response(fault.status)
-        for key, value in (headers | {"Content-Length": str(len(body))}).items():
-            self.send_header(key, value)
-        self.end_headers()
+        self.send_head(fault.status, headers | {"Content-Length": str(len(body))})
         stop = len(body) if fault.cut is None else fault.cut
         if len(server.queries) >= server.halt_at:
             stop = len(body) // 2
         self.wfile.write(body[:stop])
         if len(server.queries) >= server.halt_at:
-            server.halted.set()
-            server.go_on.wait(60)
-            raise ConnectionError
+            server.halt()
         if fault.cut is not None:
             raise ConnectionError
 

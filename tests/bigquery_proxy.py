@@ -1,15 +1,12 @@
 """A server before the BigQuery emulator that answers what BigQuery would and the emulator never does, on request."""
 
 import json
-import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from email.message import Message
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from local_server import Handler, LocalServer
 
 _LEAST_BILLED = 10 << 20  # bytes, and rounded up to whole MiB
 _DROPPED = {"host", "content-length", "accept-encoding", "connection"}
@@ -30,11 +27,11 @@ class Fault:
         return json.dumps({"error": {"code": self.status, "message": self.message, "errors": [what]}}).encode()
 
 
-class Proxy(ThreadingHTTPServer):
+class Proxy(LocalServer):
     """Passes everything on to the emulator, unless its attributes say otherwise."""
 
     def __init__(self, upstream: str) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.upstream = upstream
         self.first: list[Fault | None] = []  # answers to the first jobs sent, dry runs included; None: passed on
         self.ever: Fault | None = None  # answer to all further jobs
@@ -49,10 +46,6 @@ class Proxy(ThreadingHTTPServer):
         self.jobs: list[dict[str, Any]] = []  # their configurations
         self.job_ids: list[str] = []
         self._failed: dict[str, dict[str, Any]] = {}
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
 
     def count(self, method: str, end: str) -> int:
         """How many requests there were to paths that end so."""
@@ -105,14 +98,9 @@ class Proxy(ThreadingHTTPServer):
             query |= self.changes
         return json.dumps(job).encode()
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A caller that hangs up is no error here."""
 
-
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Handler):
     server: Proxy
-    headers: Message
-    protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
         self._serve()
@@ -135,11 +123,7 @@ class _Handler(BaseHTTPRequestHandler):
             proxy.loses_answers -= 1
             self.close_connection = True
             return
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
+        self.send_json(status, content)
 
     def _passed_on(self, body: bytes) -> tuple[int, bytes]:
         headers = {key: value for key, value in self.headers.items() if key.lower() not in _DROPPED}
@@ -149,18 +133,3 @@ class _Handler(BaseHTTPRequestHandler):
                 return response.status, self.server.told(response.read())
         except urllib.error.HTTPError as error:
             return error.code, error.read()
-
-    def log_message(self, format: str, *arguments: Any) -> None:
-        pass
-
-
-@contextmanager
-def before(upstream: str) -> Iterator[Proxy]:
-    with Proxy(upstream) as proxy:
-        thread = threading.Thread(target=proxy.serve_forever)
-        thread.start()
-        try:
-            yield proxy
-        finally:
-            proxy.shutdown()
-            thread.join()

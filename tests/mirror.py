@@ -5,18 +5,16 @@ import hashlib
 import re
 import socket
 import sys
-import threading
 from collections import Counter
-from email.message import Message
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+
+from local_server import Handler, LocalServer
 
 
-class Mirror(ThreadingHTTPServer):
+class Mirror(LocalServer):
     """Serves files below /gpt-2/models/124M/, whole and well unless its attributes say otherwise."""
 
     def __init__(self, files: dict[str, bytes]) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.files = files
         self.requests: list[tuple[str, str, str]] = []  # method, file, range
         self.sent: Counter[str] = Counter()  # bytes of bodies by file
@@ -24,8 +22,7 @@ class Mirror(ThreadingHTTPServer):
         self.first: dict[str, list[int]] = {}  # statuses to answer with before it serves the file; -1: not at all
         self.retry_after = ""
         self.cuts: dict[str, list[int]] = {}  # bytes of a body after which the connection ends, an answer each
-        self.halt: tuple[str, int] = ("", 0)  # a file and the bytes of a body after which nothing more comes
-        self.halted, self.go_on = threading.Event(), threading.Event()
+        self.halt_at: tuple[str, int] = ("", 0)  # a file and the bytes of a body after which it halts
         self.headers: dict[str, dict[str, str]] = {}  # of a file, instead of the usual ones; '' for none
         self.usual_headers: dict[str, str] = {}
         self.knows_ranges = self.knows_if_range = self.knows_head = True
@@ -43,7 +40,7 @@ class Mirror(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/gpt-2"
+        return f"{super().url}/gpt-2"
 
     def asked(self, method: str, name: str) -> list[str]:
         """The ranges asked for of a file, '' for the whole."""
@@ -53,17 +50,9 @@ class Mirror(ThreadingHTTPServer):
     def got_nothing(self) -> bool:
         return not any(method == "GET" for method, _, _ in self.requests)
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A caller that hangs up is no error here."""
-        if not isinstance(sys.exception(), ConnectionError):
-            super().handle_error(request, client_address)
 
-
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Handler):
     server: Mirror
-    headers: Message
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
 
     def do_HEAD(self) -> None:
         self._serve()
@@ -96,12 +85,9 @@ class _Handler(BaseHTTPRequestHandler):
         return statuses.pop(0) if statuses else 0
 
     def _refuse(self, status: int, **headers: str) -> None:
-        self.send_response(status)
         if self.server.retry_after:
             headers["Retry-After"] = self.server.retry_after
-        for key, value in (headers | {"Content-Length": "0"}).items():
-            self.send_header(key, value)
-        self.end_headers()
+        self.send_head(status, headers | {"Content-Length": "0"})
 
     def _answer(self, name: str) -> None:
         mirror = self.server
@@ -115,11 +101,7 @@ class _Handler(BaseHTTPRequestHandler):
             headers |= {"Content-Range": f"bytes {first}-{first + len(body) - 1}/{len(mirror.files[name])}"}
             body += mirror.behind
             headers |= {"Content-Length": str(len(body)), "Content-MD5": md5(body)} | mirror.headers.get("206", {})
-        self.send_response(status)
-        for key, value in headers.items():
-            if value:
-                self.send_header(key, value)
-        self.end_headers()
+        self.send_head(status, {key: value for key, value in headers.items() if value})
         if self.command == "GET":
             self._send(name, body)
 
@@ -131,14 +113,12 @@ class _Handler(BaseHTTPRequestHandler):
         mirror = self.server
         cuts = mirror.cuts.get(name, [])
         ends_early, stop = bool(cuts), cuts.pop(0) if cuts else len(body)
-        if mirror.halt[0] == name:
-            stop = mirror.halt[1]
+        if mirror.halt_at[0] == name:
+            stop = mirror.halt_at[1]
         mirror.sent[name] += len(body[:stop])
         self.wfile.write(body[:stop])
-        if mirror.halt[0] == name:
-            mirror.halted.set()
-            mirror.go_on.wait(60)
-            raise ConnectionError
+        if mirror.halt_at[0] == name:
+            mirror.halt()
         if ends_early:
             raise ConnectionError
 

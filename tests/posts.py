@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 import zstandard
 
 from redditgen.fetch import fetch
@@ -296,6 +297,24 @@ def fetched(setup: FetchSettings) -> list[Row]:
     """The rows that `fetch` writes."""
     fetch(setup)
     return read_rows(setup.out)
+
+
+def fails(setup: FetchSettings, error: type[Exception], *words: str) -> None:
+    """The fetch fails on one line that holds the words, and leaves nothing behind."""
+    with pytest.raises(error) as caught:
+        fetch(setup)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    for word in words:
+        assert word in message
+    assert not setup.out.parent.exists() or not list(setup.out.parent.iterdir())
+
+
+ENDLESS = (
+    "SELECT COUNT(*) AS n FROM UNNEST(GENERATE_ARRAY(1, 1000000)) a, UNNEST(GENERATE_ARRAY(1, 1000000)) b "
+    "WHERE MOD(a * b, 7) = 3"
+)
+"""A query that goes on for hours."""
 
 
 def read_rows(path: Path) -> list[Row]:

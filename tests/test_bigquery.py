@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 from bigquery_emulator import DATASET, PROJECT, Emulator
-from bigquery_proxy import Fault, Proxy, before
+from bigquery_proxy import Fault, Proxy
+from local_server import serving
 from posts import SOURCES, Post, expected, in_months, write_parquet
 from posts import posts as reddit_posts
 
@@ -65,7 +66,7 @@ def posts(bigquery_emulator: Emulator, months: dict[str, list[Post]], monkeypatc
 @pytest.fixture
 def proxy(bigquery_emulator: Emulator, posts: Posts, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
     """A proxy between the sources that `posts` makes and the emulator."""
-    with before(bigquery_emulator.url) as proxy:
+    with serving(Proxy(bigquery_emulator.url)) as proxy:
         monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", proxy.url)
         yield proxy
 
@@ -73,6 +74,13 @@ def proxy(bigquery_emulator: Emulator, posts: Posts, monkeypatch: pytest.MonkeyP
 def rows(source: BigQueryPosts, sql: str = SQL, **parameters: Any) -> list[tuple[Any, ...]]:
     with source:
         return list(source.run(sql, PARAMETERS | parameters))
+
+
+def refusal(source: BigQueryPosts, kind: type[RedditgenError] = RedditgenError, sql: str = SQL) -> str:
+    """The message of the error that a query ends with."""
+    with pytest.raises(kind) as error:
+        rows(source, sql)
+    return str(error.value)
 
 
 def wanted(posts: list[Post]) -> list[tuple[Any, ...]]:
@@ -295,9 +303,7 @@ def test_a_cached_result_costs_nothing(posts: Posts, proxy: Proxy, caplog: pytes
 
 def test_a_query_over_the_limit_is_not_sent(posts: Posts, proxy: Proxy) -> None:
     proxy.bytes = 60 * 10**9
-    with pytest.raises(RedditgenError) as error:
-        rows(posts())
-    assert str(error.value) == (
+    assert refusal(posts()) == (
         "BigQuery: the query needs 60.0 GB, more than --max-bytes, 50.0 GB, and was not run; "
         "allow more with --max-bytes 66GB, or read fewer --months"
     )
@@ -318,6 +324,7 @@ def test_the_limit_holds_where_the_forecast_was_too_low(posts: Posts, proxy: Pro
 def test_the_result_of_a_job_is_read_again_without_running_it(
     posts: Posts, proxy: Proxy, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, logger="redditgen")
     proxy.bytes = 10**9
     first = posts()
     of_first = rows(first)
@@ -361,9 +368,7 @@ def test_a_job_that_is_not_a_query_is_refused(posts: Posts, bigquery_emulator: E
 
 
 def test_a_job_that_is_not_there(posts: Posts) -> None:
-    with pytest.raises(MissingError) as error:
-        rows(posts(job="redditgen-gone"))
-    assert str(error.value) == (
+    assert refusal(posts(job="redditgen-gone"), MissingError) == (
         "BigQuery: no job redditgen-gone in project fh-bigquery and location US; correct --job, --project or "
         "--location, or leave out --job to run the query anew"
     )
@@ -594,9 +599,7 @@ def test_what_passes_is_tried_again_and_said(
 def test_what_does_not_pass_ends_after_the_patience(posts: Posts, proxy: Proxy, name: str) -> None:
     fault, word = PASSING[name]
     proxy.ever = fault
-    with pytest.raises(RedditgenError) as error:
-        rows(posts(patience=1.5))
-    assert str(error.value) == f"BigQuery: busy or out of order ({word}), tried for 2 s; try again later"
+    assert refusal(posts(patience=1.5)) == f"BigQuery: busy or out of order ({word}), tried for 2 s; try again later"
 
 
 def test_a_job_that_fails_says_why(posts: Posts, proxy: Proxy) -> None:
@@ -611,9 +614,8 @@ def test_no_server(posts: Posts, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", f"127.0.0.1:{free.getsockname()[1]}")
-        with pytest.raises(RedditgenError) as error:
-            rows(posts(patience=1))
-    assert str(error.value) == (
+        said = refusal(posts(patience=1))
+    assert said == (
         "BigQuery: no connection (ConnectionError), tried for 1 s; check the network and the proxy, "
         "or read local files: --from FILE"
     )
@@ -621,11 +623,9 @@ def test_no_server(posts: Posts, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_server_goes_while_the_job_runs(posts: Posts, proxy: Proxy, bigquery_emulator: Emulator) -> None:
     proxy.of_polls = Fault(503, "backendError", "gone")
-    source = posts(patience=1)
-    with pytest.raises(RedditgenError) as error:
-        rows(source, LONG_QUERY)
+    said = refusal(posts(patience=1), sql=LONG_QUERY)
     job = proxy.job_ids[-1]
-    assert str(error.value) == (
+    assert said == (
         "BigQuery: busy or out of order (backendError), tried for 1 s; try again later; if the job has started, "
         f"--job {job} reads its result"
     )
@@ -642,11 +642,11 @@ def test_the_server_goes_while_the_job_runs(posts: Posts, proxy: Proxy, bigquery
     ],
 )
 def test_a_table_that_is_not_there_names_those_like_it(posts: Posts, table: str, told: str) -> None:
-    with pytest.raises(MissingError) as error:
-        rows(posts(table=f"{PROJECT}.{DATASET}.{table}"))
-    said = f"BigQuery: Not found: Table fh-bigquery:reddit_posts.{table} was not found in location US{told}"
-    assert str(error.value).startswith(said)
-    assert str(error.value).endswith("; correct --table or --months, or --location (now US)")
+    said = refusal(posts(table=f"{PROJECT}.{DATASET}.{table}"), MissingError)
+    assert said.startswith(
+        f"BigQuery: Not found: Table fh-bigquery:reddit_posts.{table} was not found in location US{told}"
+    )
+    assert said.endswith("; correct --table or --months, or --location (now US)")
 
 
 def test_a_dataset_that_is_not_there(posts: Posts) -> None:
@@ -662,9 +662,7 @@ def test_a_wildcard_without_tables(posts: Posts) -> None:
 
 
 def test_months_without_tables(posts: Posts) -> None:
-    with pytest.raises(MissingError) as error:
-        rows(posts(months="2019_09:2020_03"))
-    assert str(error.value) == (
+    assert refusal(posts(months="2019_09:2020_03"), MissingError) == (
         "BigQuery: fh-bigquery.reddit_posts has no table for 2019_09 to 2020_03; it has 2017_01 to 2019_08; "
         "correct --months"
     )
@@ -679,11 +677,10 @@ def test_months_without_tables(posts: Posts) -> None:
     ],
 )
 def test_a_query_that_bigquery_refuses(posts: Posts, sql: str, said: str) -> None:
-    with pytest.raises(InputError) as error:
-        rows(posts(), sql)
-    assert str(error.value).startswith(f"BigQuery can't run the query: {said}")
-    assert str(error.value).endswith("; correct the SQL, or --table")
-    assert "\n" not in str(error.value) and "\x1b" not in str(error.value)
+    message = refusal(posts(), InputError, sql)
+    assert message.startswith(f"BigQuery can't run the query: {said}")
+    assert message.endswith("; correct the SQL, or --table")
+    assert "\n" not in message and "\x1b" not in message
 
 
 def test_bigquery_has_the_last_word_on_what_is_a_select(posts: Posts, proxy: Proxy) -> None:

@@ -6,7 +6,6 @@ The logins are real ones to Google's libraries: what they send over TLS to Googl
 import datetime
 import json
 import ssl
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -15,15 +14,16 @@ from typing import Any
 import bigquery_proxy
 import pytest
 from bigquery_emulator import PROJECT, Emulator
-from bigquery_proxy import Fault, Proxy, before
+from bigquery_proxy import Fault, Proxy
 from conftest import Redditgen
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from posts import expected, write_parquet
+from cryptography.hazmat.primitives.asymmetric import ec
+from google_logins import log_out, pem, service_account
+from local_server import serving
+from posts import expected, read_rows, write_parquet
 from posts import posts as reddit_posts
 from test_bigquery import API_OFF, BILLING, DENIED, FAULTS, FREE, PASSING
-from test_fetch_sources import titles
 
 from redditgen.errors import RedditgenError
 from redditgen.fetch import fetch, sources
@@ -52,11 +52,8 @@ def emulator(bigquery_emulator: Emulator, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture(autouse=True)
 def nobody(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Nobody is logged in on this machine, and it is none of Google's; gives the folder of gcloud's logins."""
-    for name in ("GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_CLOUD_PROJECT", "GCLOUD_PROJECT", "BIGQUERY_EMULATOR_HOST"):
-        monkeypatch.delenv(name, raising=False)
     folder = tmp_path_factory.mktemp("gcloud")
-    monkeypatch.setenv("CLOUDSDK_CONFIG", str(folder))
-    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    log_out(monkeypatch, folder)
     return folder
 
 
@@ -70,7 +67,7 @@ def outputs(folder: Path) -> list[str]:
 
 @pytest.fixture
 def proxy(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    with before(emulator.url) as proxy:
+    with serving(Proxy(emulator.url)) as proxy:
         monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", proxy.url)
         yield proxy
 
@@ -208,12 +205,7 @@ class _Handler(bigquery_proxy._Handler):
             self._serve()
             return
         self.rfile.read(int(self.headers["Content-Length"]))
-        content = json.dumps(self.server.token).encode()
-        self.send_response(self.server.token_status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
+        self.send_json(self.server.token_status, json.dumps(self.server.token).encode())
 
     def _serve(self) -> None:
         self.server.authorizations.add(self.headers["Authorization"])
@@ -249,22 +241,14 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for extension, is_critical in extensions:
         builder = builder.add_extension(extension, is_critical)
     path = tmp_path_factory.mktemp("tls") / "certificate.pem"
-    path.write_bytes(_pem(key) + builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    path.write_bytes(pem(key) + builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
     return path
-
-
-def _pem(key: Any) -> bytes:
-    pem, pkcs8, plain = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    content: bytes = key.private_bytes(pem, pkcs8, plain)
-    return content
 
 
 @pytest.fixture
 def google(emulator: Emulator, certificate: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Google]:
     """The way to Google leads here, through a proxy with a password; and variables of gcloud's hold tokens."""
-    with Google(emulator.url, certificate) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with serving(Google(emulator.url, certificate)) as server:
         for name in ("HTTPS_PROXY", "https_proxy"):
             monkeypatch.setenv(name, server.url.replace("//", "//marker-user:marker-password@"))
         for name in ("NO_PROXY", "no_proxy"):
@@ -273,23 +257,12 @@ def google(emulator: Emulator, certificate: Path, monkeypatch: pytest.MonkeyPatc
         for name in ("CLOUDSDK_AUTH_ACCESS_TOKEN", "GOOGLE_OAUTH_ACCESS_TOKEN"):
             monkeypatch.setenv(name, "marker-token-of-the-environment")
         yield server
-        server.shutdown()
-        thread.join()
 
 
-def service_account(folder: Path) -> dict[str, str]:
-    """A key file; the variables that name it."""
+def key_file(folder: Path) -> dict[str, str]:
+    """Of a service account; the variables that name it."""
     path = folder / "marker-key.json"
-    content = {
-        "type": "service_account",
-        "project_id": "marker-project",
-        "private_key_id": "marker-key-id",
-        "private_key": _pem(rsa.generate_private_key(public_exponent=65537, key_size=2048)).decode(),
-        "client_email": ACCOUNT,
-        "client_id": "marker",
-        "token_uri": "https://oauth2.googleapis.com/token",
-    }
-    path.write_text(json.dumps(content), encoding="utf8")
+    path.write_text(json.dumps(service_account(ACCOUNT, "https://oauth2.googleapis.com/token")), encoding="utf8")
     return {"GOOGLE_APPLICATION_CREDENTIALS": str(path)}
 
 
@@ -307,7 +280,7 @@ def user(folder: Path) -> dict[str, str]:
     return {}
 
 
-@pytest.fixture(params=[service_account, user])
+@pytest.fixture(params=[key_file, user])
 def login(request: pytest.FixtureRequest, nobody: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make: Callable[[Path], dict[str, str]] = request.param
     for name, value in make(nobody).items():
@@ -323,7 +296,7 @@ def test_with_a_login_nothing_of_it_is_said_or_written(google: Google, redditgen
     assert google.authorizations == {"Bearer marker-token"}
     written = {path.name: path.read_text(encoding="utf8") for path in (tmp_path / "out").iterdir()}
     assert sorted(written) == ["titles.csv", "titles.csv.meta.json"]
-    assert [tuple(row) for row in titles(tmp_path / "out/titles.csv")] == [
+    assert read_rows(tmp_path / "out/titles.csv") == [
         row[:2] for row in expected(reddit_posts(7, 600), FetchSettings(source=("bigquery",)))
     ]
     # The library of the login asks Google for more about a service account.

@@ -5,20 +5,18 @@ import logging
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
+from google_logins import log_out, service_account
+from local_server import Handler, LocalServer, serving
 
 from redditgen.errors import MissingError, RedditgenError
 from redditgen.fetch.bigquery import BigQueryPosts
 
-ACCOUNT, KEY_ID, TOKEN = "marker-account", "marker-key-id", "marker-token"
+ACCOUNT, TOKEN = "marker-account", "marker-token"
 EMAIL = f"{ACCOUNT}@marker-project.iam.gserviceaccount.com"
 LOGIN = "gcloud auth application-default login"
 LOCAL = "or read local files: --from FILE"
@@ -26,80 +24,45 @@ LOCAL = "or read local files: --from FILE"
 Login = Callable[..., Path]
 
 
-class TokenServer(ThreadingHTTPServer):
+class TokenServer(LocalServer):
     """Google's login server, as far as a service account needs it."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _TokenHandler)
+        super().__init__(_TokenHandler)
         self.status = 200
         self.answer: dict[str, Any] = {"access_token": TOKEN, "token_type": "Bearer", "expires_in": 3600}
-        self.asked = 0
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/token"
+        self.asked: list[tuple[str, str | None]] = []  # path, and what it was shown of a login
 
 
-class _TokenHandler(BaseHTTPRequestHandler):
+class _TokenHandler(Handler):
     server: TokenServer
 
     def do_POST(self) -> None:
-        self.server.asked += 1
+        self.server.asked.append((self.path.partition("?")[0], self.headers["Authorization"]))
         self.rfile.read(int(self.headers["Content-Length"]))
-        body = json.dumps(self.server.answer).encode()
-        self.send_response(self.server.status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *arguments: Any) -> None:
-        pass
+        self.send_json(self.server.status, json.dumps(self.server.answer).encode())
 
 
 @pytest.fixture
 def token_server() -> Iterator[TokenServer]:
-    with TokenServer() as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with serving(TokenServer()) as server:
         yield server
-        server.shutdown()
-        thread.join()
-
-
-@pytest.fixture(scope="module")
-def private_key() -> str:
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    pem, pkcs8, plain = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    return key.private_bytes(pem, pkcs8, plain).decode()
 
 
 @pytest.fixture(autouse=True)
 def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody is logged in on this machine, and it is none of Google's."""
-    for name in ("GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_CLOUD_PROJECT", "GCLOUD_PROJECT", "BIGQUERY_EMULATOR_HOST"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path / "gcloud"))
-    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    log_out(monkeypatch, tmp_path / "gcloud")
     monkeypatch.setenv("PATH", str(tmp_path))  # no gcloud to ask for a project
 
 
 @pytest.fixture
-def key_file(tmp_path: Path, private_key: str, monkeypatch: pytest.MonkeyPatch) -> Login:
+def key_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Login:
     """Writes the key of a service account, and names it as Google's libraries want it."""
 
     def write(**changes: Any) -> Path:
         path = tmp_path / f"{ACCOUNT}.json"
-        content = {
-            "type": "service_account",
-            "project_id": "marker-project",
-            "private_key_id": KEY_ID,
-            "private_key": private_key,
-            "client_email": EMAIL,
-            "client_id": "1",
-            "token_uri": "http://127.0.0.1:9/token",
-        }
-        path.write_text(json.dumps({key: value for key, value in (content | changes).items() if value is not None}))
+        content = service_account(EMAIL, "http://127.0.0.1:9/token") | changes
+        path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
         monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(path))
         return path
 
@@ -199,7 +162,7 @@ def test_the_project_is_the_named_one_or_that_of_the_login(key_file: Login, monk
 
 @pytest.mark.parametrize("reason", ["Invalid JWT Signature.", f"account not found: {EMAIL}"])
 def test_the_login_was_taken_back(key_file: Login, token_server: TokenServer, reason: str) -> None:
-    key_file(token_uri=token_server.url)
+    key_file(token_uri=f"{token_server.url}/token")
     token_server.status = 400
     token_server.answer = {"error": "invalid_grant", "error_description": reason}
     assert refusal() == (
@@ -224,25 +187,27 @@ def test_nothing_secret_shows(
 ) -> None:
     """With a login that is good, and no way to BigQuery itself: the tests have no network."""
     caplog.set_level(logging.INFO)
-    key_file(token_uri=token_server.url)
+    key_file(token_uri=f"{token_server.url}/token")
     with pytest.raises(RedditgenError) as error, BigQueryPosts(patience=1) as posts:
         list(posts.run("SELECT 1", {}))
-    assert token_server.asked == 1
+    assert token_server.asked == [("/token", None)]
     assert str(error.value) == (
         f"BigQuery: no connection (ConnectionError), tried for 1 s; check the network and the proxy, {LOCAL}"
     )
     shown = (str(error.value), caplog.text, *capfd.readouterr(), json.dumps(posts.facts()), repr(posts))
     assert "ConnectionError; trying again" in caplog.text
     for text in shown:
-        assert not [word for word in ("marker", ACCOUNT, KEY_ID, TOKEN, "PRIVATE KEY") if word in text]
+        assert not [word for word in ("marker", "PRIVATE KEY") if word in text]
 
 
-def test_an_emulator_is_not_shown_the_login(key_file: Login, monkeypatch: pytest.MonkeyPatch) -> None:
-    key_file(token_uri="http://127.0.0.1:9/token")
-    with TokenServer() as server:
-        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", server.url)
-        with BigQueryPosts(project="p") as posts:
-            assert posts.project == "p"
+def test_an_emulator_is_not_shown_the_login(
+    key_file: Login, token_server: TokenServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key_file(token_uri=f"{token_server.url}/token")
+    monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", token_server.url)
+    token_server.status = 403
+    assert refusal(project="p").startswith("BigQuery: ")
+    assert token_server.asked == [("/bigquery/v2/projects/p/jobs", None)]
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/nowhere")
     with BigQueryPosts() as posts:
         assert posts.project == "redditgen"

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 from conftest import Redditgen
+from local_server import serving
 from mirror import Mirror, md5
 
 from redditgen import web
@@ -37,6 +38,8 @@ SOME = 20_000  # bytes, less than the data has
 
 Download = Callable[..., Path]
 
+pytestmark = pytest.mark.usefixtures("no_proxy")
+
 
 @pytest.fixture
 def served(tiny: ModelDir) -> dict[str, bytes]:
@@ -46,18 +49,8 @@ def served(tiny: ModelDir) -> dict[str, bytes]:
 
 @pytest.fixture
 def mirror(served: dict[str, bytes]) -> Iterator[Mirror]:
-    with Mirror(served) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with serving(Mirror(served)) as server:
         yield server
-        server.go_on.set()
-        server.shutdown()
-        thread.join()
-
-
-@pytest.fixture(autouse=True)
-def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NO_PROXY", "*")
 
 
 @pytest.fixture(autouse=True)
@@ -429,11 +422,11 @@ def test_a_server_that_stalls_is_given_up(
     get: Download, mirror: Mirror, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(web, "_READ", 0.2)
-    mirror.halt = (DATA, SOME)
+    mirror.halt_at = (DATA, SOME)
     with pytest.raises(MissingError, match=rf"{DATA}: .*timed out; {DATA}: .* MB are there; the same command goes on"):
         get()
-    mirror.halt = ("", 0)
-    mirror.go_on.set()
+    mirror.halt_at = ("", 0)
+    mirror.go_on()
     monkeypatch.undo()
     monkeypatch.setenv("NO_PROXY", "*")
     get()
@@ -727,7 +720,7 @@ def command(mirror: Mirror) -> list[str]:
 def test_an_ended_process_leaves_what_came_and_the_same_command_goes_on(
     get: Download, mirror: Mirror, models: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
-    mirror.halt = (DATA, SOME)
+    mirror.halt_at = (DATA, SOME)
     with subprocess.Popen(command(mirror), cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
         assert mirror.halted.wait(60)
         part = models / ".124M.download" / DATA
@@ -742,8 +735,8 @@ def test_an_ended_process_leaves_what_came_and_the_same_command_goes_on(
         assert "Traceback" not in said
     assert_nothing_there(models)
     came = part.stat().st_size
-    mirror.halt = ("", 0)
-    mirror.go_on.set()
+    mirror.halt_at = ("", 0)
+    mirror.go_on()
     mirror.requests.clear()
     mirror.sent.clear()
     get()

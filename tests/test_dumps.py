@@ -13,15 +13,16 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 import zstandard
 
 from redditgen import progress
 from redditgen.errors import InputError, Interrupted, OutputExists
-from redditgen.fetch import dumps
 from redditgen.fetch.dump_posts import TYPES, Counts
 from redditgen.fetch.dumps import import_dump
 
@@ -447,11 +448,10 @@ def test_a_folder_in_which_no_file_can_be_made(dump: Dump) -> None:
 
 
 def test_less_memory_than_the_window_is_said_before(
-    dump: Dump, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    dump: Dump, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "redditgen")
-    (tmp_path / "meminfo").write_text("MemFree:  1 kB\nMemAvailable:    2000000 kB\n", encoding="ascii")
-    monkeypatch.setattr(dumps, "_MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2 * 10**9))
     path = dump(line(), window_log=31)
     import_dump(path)
     assert f"{path}: importing once to {path.with_suffix('.parquet')}; takes up to 2.6 GB of memory" in caplog.messages

@@ -16,10 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import Redditgen
 from posts import (
+    ENDLESS,
     FLAGS,
     SOURCES,
     Post,
     expected,
+    fails,
     fetched,
     in_months,
     left_out,
@@ -280,17 +282,6 @@ def test_review_of_no_posts_is_an_error(tmp_path: Path) -> None:
 # --- what can go wrong ---
 
 
-def fails(setup: FetchSettings, error: type[Exception], *words: str) -> None:
-    """The fetch fails on one line that holds the words, and leaves nothing behind."""
-    with pytest.raises(error) as caught:
-        fetch(setup)
-    message = str(caught.value)
-    assert len(message.splitlines()) == 1
-    for word in words:
-        assert word in message
-    assert not setup.out.parent.exists() or not list(setup.out.parent.iterdir())
-
-
 def test_no_title_left(tmp_path: Path) -> None:
     made = [one_post(score=4, title="cat"), one_post(subreddit="b", over_18=True), one_post(subreddit="c", title=" ")]
     write_csv(tmp_path / "posts.csv", made)
@@ -362,8 +353,7 @@ def test_folder_that_can_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted(tmp_path: Path, number: signal.Signals) -> None:
     write_ndjson(tmp_path / "2019_08.ndjson", [one_post()])
-    numbers = "UNNEST(GENERATE_ARRAY(1, 1000000))"
-    (tmp_path / "endless.sql").write_text(f"SELECT COUNT(*) AS n FROM {numbers} a, {numbers} b WHERE MOD(a * b, 7) = 3")
+    (tmp_path / "endless.sql").write_text(ENDLESS)
     setup = setup_for(tmp_path, tmp_path / "2019_08.ndjson", sql=tmp_path / "endless.sql")
     timer = threading.Timer(1, os.kill, (os.getpid(), number))
     with pytest.raises(Interrupted, match=r"^fetch interrupted; nothing was written$"), ended_like_ctrl_c():

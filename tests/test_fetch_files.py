@@ -10,6 +10,7 @@ import pytest
 from posts import (
     WRITERS,
     expected,
+    fails,
     fetched,
     gzipped,
     left_out,
@@ -26,7 +27,6 @@ from redditgen import bundled
 from redditgen.errors import InputError, MissingError, UsageError
 from redditgen.fetch import fetch, files
 from redditgen.fetch.files import find
-from redditgen.settings import FetchSettings
 
 
 def test_several_sources_are_one(tmp_path: Path) -> None:
@@ -175,17 +175,6 @@ def test_months_that_no_file_has(tmp_path: Path) -> None:
 
 
 # --- what can go wrong ---
-
-
-def fails(setup: FetchSettings, error: type[Exception], *words: str) -> None:
-    """The fetch fails on one line that holds the words, and leaves nothing behind."""
-    with pytest.raises(error) as caught:
-        fetch(setup)
-    message = str(caught.value)
-    assert len(message.splitlines()) == 1
-    for word in words:
-        assert word in message
-    assert not setup.out.parent.exists() or not list(setup.out.parent.iterdir())
 
 
 def test_sample_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

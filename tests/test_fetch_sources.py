@@ -1,111 +1,86 @@
 """fetch from each kind of source, through the command line."""
 
-import csv
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import zstandard
-from arctic_shift_server import serving
+from arctic_shift_server import ArcticShift
 from bigquery_emulator import Emulator
 from conftest import Redditgen
-from posts import expected, write_parquet
+from google_logins import log_out
+from local_server import serving
+from posts import expected, read_rows, setup_for, write_dump, write_parquet
 from posts import posts as reddit_posts
 
 from redditgen.errors import UsageError
 from redditgen.fetch import fetch
+from redditgen.output import sidecar_path
 from redditgen.settings import FetchSettings
-
-Setup = Callable[..., FetchSettings]
 
 BIGQUERY: dict[str, Any] = {"source": ("bigquery",)}
 ARCTIC_SHIFT: dict[str, Any] = {"source": ("arctic-shift",), "subreddit": ("cats",), "after": "2024-01-01"}
 
 
-@pytest.fixture
-def setup(tmp_path: Path) -> Setup:
-    def make(*source: Path | str, **changes: Any) -> FetchSettings:
-        return FetchSettings(source=tuple(map(str, source)), out=tmp_path / "titles.csv", **changes)
-
-    return make
+def sidecar_of(settings: FetchSettings) -> dict[str, Any]:
+    """What is said of the titles."""
+    content: dict[str, Any] = json.loads(sidecar_path(settings.out).read_bytes())
+    return content
 
 
-def titles(path: Path) -> list[list[str]]:
-    with path.open(encoding="utf8", newline="") as file:
-        return list(csv.reader(file))[1:]
-
-
-def source_of(folder: Path) -> dict[str, Any]:
-    """What the sidecar says of the source."""
-    source: dict[str, Any] = json.loads((folder / "titles.csv.meta.json").read_text(encoding="utf8"))["source"]
-    return source
-
-
-def write_dump(path: Path, number: int = 300) -> None:
-    lines = [json.dumps(post) for post in reddit_posts(1, number)]
-    path.write_bytes(zstandard.ZstdCompressor().compress("\n".join(lines).encode("utf8", "surrogatepass")))
-
-
-def test_a_dump_is_imported_once_and_then_read(setup: Setup, tmp_path: Path) -> None:
-    write_dump(tmp_path / "RS_2019-08.zst")
-    settings = setup(tmp_path / "RS_2019-08.zst")
+def test_a_dump_is_imported_once_and_then_read(tmp_path: Path) -> None:
+    write_dump(tmp_path / "RS_2019-08.zst", reddit_posts(1, 300))
+    settings = setup_for(tmp_path, tmp_path / "RS_2019-08.zst")
     fetch(settings)
-    first = settings.out.read_bytes()
+    first, sidecar = settings.out.read_bytes(), sidecar_of(settings)
     made = (tmp_path / "RS_2019-08.parquet").stat().st_mtime_ns
-    sidecar = json.loads((tmp_path / "titles.csv.meta.json").read_text(encoding="utf8"))
     settings.out.unlink()
     fetch(settings)
-    assert settings.out.read_bytes() == first
+    assert (settings.out.read_bytes(), sidecar_of(settings)) == (first, sidecar)
     assert (tmp_path / "RS_2019-08.parquet").stat().st_mtime_ns == made
-    assert json.loads((tmp_path / "titles.csv.meta.json").read_text(encoding="utf8")) == sidecar
 
 
-def test_the_sidecar_tells_what_the_import_left_out(setup: Setup, tmp_path: Path) -> None:
+def test_the_sidecar_tells_what_the_import_left_out(tmp_path: Path) -> None:
     lines = ['{"id": "a", "subreddit": "cats", "title": "A cat that sleeps"}', "{broken", '{"id": "b"}', '{"id": "c"}']
     (tmp_path / "own.zst").write_bytes(zstandard.ZstdCompressor().compress("\n".join(lines).encode()))
-    fetch(setup(tmp_path / "own.zst"))
+    fetch(settings := setup_for(tmp_path, tmp_path / "own.zst"))
     parquet = tmp_path / "own.parquet"
     file = {"file": str(parquet), "format": "Parquet", "table": "own", "map": {}}
-    assert source_of(tmp_path) == {"files": [file | {"counts": {"posts": 1, "incomplete": 2, "broken": 1}}]}
-    fetch(setup(parquet, overwrite=True))
-    assert source_of(tmp_path)["files"][0]["counts"]["broken"] == 1
+    imported = {"files": [file | {"counts": {"posts": 1, "incomplete": 2, "broken": 1}}]}
+    assert sidecar_of(settings)["source"] == imported
+    fetch(setup_for(tmp_path, parquet, overwrite=True))
+    assert sidecar_of(settings)["source"] == imported
     write_parquet(parquet, reddit_posts(1, 300))  # the sidecar beside it is not of this one
-    fetch(setup(parquet, overwrite=True))
-    assert source_of(tmp_path) == {"files": [file]}
+    fetch(setup_for(tmp_path, parquet, overwrite=True))
+    assert sidecar_of(settings)["source"] == {"files": [file]}
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"command": "import"}', '{"command": "import", "settings": {}}'])
-def test_what_is_no_sidecar_of_ours_is_passed_over(setup: Setup, tmp_path: Path, content: str) -> None:
+def test_what_is_no_sidecar_of_ours_is_passed_over(tmp_path: Path, content: str) -> None:
     write_parquet(tmp_path / "own.parquet", reddit_posts(1, 300))
     (tmp_path / "own.parquet.meta.json").write_text(content, encoding="utf8")
-    fetch(setup(tmp_path / "own.parquet"))
-    assert list(source_of(tmp_path)["files"][0]) == ["file", "format", "table", "map"]
+    fetch(settings := setup_for(tmp_path, tmp_path / "own.parquet"))
+    assert list(sidecar_of(settings)["source"]["files"][0]) == ["file", "format", "table", "map"]
 
 
-def test_a_dump_and_its_parquet_in_one_folder_are_one_source(setup: Setup, tmp_path: Path) -> None:
+def test_a_dump_and_its_parquet_in_one_folder_are_one_source(tmp_path: Path) -> None:
     folder = tmp_path / "dumps"
     folder.mkdir()
-    write_dump(folder / "RS_2019-08.zst")
-    fetch(setup(folder))
-    once = json.loads((tmp_path / "titles.csv.meta.json").read_text(encoding="utf8"))["counts"]
-    fetch(setup(folder, overwrite=True))
-    assert json.loads((tmp_path / "titles.csv.meta.json").read_text(encoding="utf8"))["counts"] == once
-    assert 250 < once["posts"] <= 300
+    write_dump(folder / "RS_2019-08.zst", reddit_posts(1, 300))
+    once = fetch(setup_for(tmp_path, folder))
+    assert fetch(setup_for(tmp_path, folder, overwrite=True)) == once
+    assert once.posts and 250 < once.posts <= 300
 
 
-def test_a_dump_without_scores_loses_no_post_by_them(setup: Setup, tmp_path: Path) -> None:
+def test_a_dump_without_scores_loses_no_post_by_them(tmp_path: Path) -> None:
     lines = (json.dumps({"subreddit": "cats", "title": f"A title of a cat, {n}", "id": f"{n}"}) for n in range(9))
     (tmp_path / "own.zst").write_bytes(zstandard.ZstdCompressor().compress("\n".join(lines).encode()))
-    assert fetch(setup(tmp_path / "own.zst", cache=tmp_path / "cache")).titles == 9
+    assert fetch(setup_for(tmp_path, tmp_path / "own.zst", cache=tmp_path / "cache")).titles == 9
     assert (tmp_path / "cache/own.parquet").exists()
 
 
-def test_posts_come_from_arctic_shift(setup: Setup, tmp_path: Path) -> None:
+def test_posts_come_from_arctic_shift(tmp_path: Path) -> None:
     posts = [
         {
             "id": f"a{n}",
@@ -117,14 +92,14 @@ def test_posts_come_from_arctic_shift(setup: Setup, tmp_path: Path) -> None:
         for n in range(40)
     ]
     del posts[3]["title"]
-    with serving(posts) as server:
-        asked = setup(
-            "arctic-shift", subreddit=("cats",), after="2024-01-01", limit=30, cache=tmp_path / "cache",
+    with serving(ArcticShift(posts)) as server:
+        asked = setup_for(
+            tmp_path, "arctic-shift", subreddit=("cats",), after="2024-01-01", limit=30, cache=tmp_path / "cache",
             base_url=server.url.replace("//", "//me:secret@"),
         )  # fmt: skip
         assert fetch(asked).titles == 18
-    assert {subreddit for subreddit, _ in titles(asked.out)} == {"cats"}
-    [file] = source_of(tmp_path)["files"]
+    assert {subreddit for subreddit, _ in read_rows(asked.out)} == {"cats"}
+    [file] = sidecar_of(asked)["source"]["files"]
     assert {name: file[name] for name in ("subreddit", "posts", "skipped", "crowded")} == {
         "subreddit": "cats",
         "posts": 30,
@@ -208,30 +183,31 @@ def test_options_that_go_together(changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("written", "meant"), [("bigquerry", "bigquery"), ("Sample", "sample"), ("arctic_shift", "arctic-shift")]
 )
-def test_a_misspelt_source_is_guessed(setup: Setup, tmp_path: Path, written: str, meant: str) -> None:
+def test_a_misspelt_source_is_guessed(tmp_path: Path, written: str, meant: str) -> None:
     with pytest.raises(UsageError, match=f"^--from {written}: no such file; is --from {meant} meant\\?$"):
-        fetch(setup(written))
+        fetch(setup_for(tmp_path, written))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_there_is_not_misspelt(setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_there_is_not_misspelt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "samples").mkdir()
     write_parquet(tmp_path / "samples/posts.parquet", reddit_posts(1, 300))
-    assert fetch(setup("samples")).titles > 0
+    assert fetch(setup_for(tmp_path, "samples")).titles > 0
     (tmp_path / "sample.parquet").symlink_to(tmp_path / "samples/posts.parquet")
-    assert fetch(setup("sample*", overwrite=True)).titles > 0
+    assert fetch(setup_for(tmp_path, "sample*", overwrite=True)).titles > 0
 
 
-def test_bigquery_without_a_login_names_the_command(redditgen: Redditgen, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "redditgen", "fetch", "--from=bigquery", "--dry-run"],
-        env={**os.environ, "HOME": str(tmp_path), "CLOUDSDK_CONFIG": str(tmp_path), "NO_GCE_CHECK": "true"},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+def test_an_amount_of_bytes_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"^--max-bytes must be an amount like 4GB, not 'much'$"):
+        fetch(setup_for(tmp_path, "bigquery", max_bytes="much"))
+
+
+def test_bigquery_without_a_login_names_the_command(
+    redditgen: Redditgen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_out(monkeypatch, tmp_path)
+    done = redditgen("fetch", "--from=bigquery", "--dry-run")
     assert done.returncode == 1
     assert "gcloud auth application-default login" in done.stderr
     assert done.stderr.count("\n") == 1
@@ -254,7 +230,5 @@ def test_bigquery_gives_the_titles_that_its_table_has(
     assert not (tmp_path / "data").exists()
     done = redditgen("fetch", "--from=bigquery", "--project=someone", table, "--out=t.csv")
     assert done.returncode == 0, done.stderr
-    assert [tuple(row) for row in titles(tmp_path / "t.csv")] == [
-        row[:2] for row in expected(posts, FetchSettings(source=("bigquery",)))
-    ]
+    assert read_rows(tmp_path / "t.csv") == [row[:2] for row in expected(posts, FetchSettings(source=("bigquery",)))]
     assert "someone" not in (tmp_path / "t.csv.meta.json").read_text(encoding="utf8")

@@ -105,7 +105,7 @@ def test_values_of_other_types(tmp_path: Path, suffix: str) -> None:
     assert titles_file.write(tmp_path / f"x{suffix}", suffix, columns, iter(rows)) == (3, 3)
     if suffix == ".csv":
         assert (tmp_path / "x.csv").read_bytes().decode() == (
-            'subreddit,title,over_18,score,ratio\na,,true,1,1.5\n"b","x\ry","","",""\n,,false,9007199254740993,-0.5\n'
+            'subreddit,title,over_18,score,ratio\na,,true,1,1.5\nb,"x\ry",,,\n,,false,9007199254740993,-0.5\n'
         )
     else:
         assert read_rows(tmp_path / f"x{suffix}") == rows

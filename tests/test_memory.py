@@ -130,13 +130,13 @@ def test_a_lighter_plan_halves_the_records_and_then_computes_twice() -> None:
 
 @pytest.mark.parametrize(
     ("text", "count"),
-    [("4GB", 4 * GB), ("1.5 GiB", 1610612736), ("500m", 500_000_000), ("1000", 1000), ("2tb", 2 * 10**12)],
+    [("4GB", 4 * GB), ("1.5 GiB", 1610612736), ("500m", 500_000_000), ("1000", 1000), ("7B", 7), ("2tb", 2 * 10**12)],
 )
 def test_amounts_are_read(text: str, count: int) -> None:
     assert byte_count("--memory", text) == count
 
 
-@pytest.mark.parametrize("text", ["", "much", "-1GB", "0", "4 G B", "4ib"])
+@pytest.mark.parametrize("text", ["", "much", "GB", "-1GB", "0", "4 G B", "4ib", "4 Gbit", "1e9", "1,5GB", "٥GB"])
 def test_what_is_no_amount_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--memory must be an amount like 4GB"):
         byte_count("--memory", text)

@@ -12,7 +12,6 @@ import argparse
 import hashlib
 import itertools
 import json
-import os
 import random
 import re
 import signal
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import zstandard
+from fetch import wait
 
 SHARE = 0.9  # of the prototype's rows a second
 PEAK = 3e9  # bytes
@@ -139,12 +139,11 @@ def measured(command: Sequence[object], folder: Path) -> Run:
     with subprocess.Popen([*map(str, command)], cwd=folder, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         output = process.stdout.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+        peak, cpu = wait(process)
     found = re.search(r"rows/s=(\d+)", output)
     if process.returncode or not found:
         raise SystemExit(f"failed: {command}: {output}")
-    return Run(int(found[1]), usage.ru_maxrss * 1024, usage.ru_utime + usage.ru_stime)
+    return Run(int(found[1]), peak, cpu)
 
 
 def importing(dump: Path, cache: Path) -> list[object]:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parents[2]
 MONTHS = 10
@@ -33,25 +34,21 @@ class Measured:
 
 def run(checkout: Path, source: Path, out: Path) -> Measured:
     """One fetch with the report's parameters, in a process of its own."""
-    command: list[str | Path] = [
-        sys.executable,
-        "-m",
-        "redditgen",
-        "fetch",
-        "--from",
-        source,
-        "--out",
-        out,
-        "--overwrite",
-    ]
+    command = [sys.executable, "-m", "redditgen", "fetch", "--from", str(source), "--out", str(out), "--overwrite"]
     started = time.monotonic()
     with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(checkout / "src")}) as process:
-        _, status, usage = os.wait4(process.pid, 0)
+        peak, _ = wait(process)
         seconds = time.monotonic() - started
-        process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         sys.exit(f"{checkout}: fetch ended with {process.returncode}")
-    return Measured(seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+    return Measured(seconds, peak)
+
+
+def wait(process: "subprocess.Popen[Any]") -> tuple[int, float]:
+    """Wait for a process: the most bytes of memory that it had, and its seconds of CPU."""
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024), usage.ru_utime + usage.ru_stime
 
 
 def report(name: str, runs: Sequence[Measured]) -> None:

@@ -32,6 +32,13 @@ def require_at_least(least: int, settings: Any, name: str) -> None:
     require(value is None or value >= least, f"{flag} must be {least} or more, not {value}")
 
 
+def require_auto_or_count(settings: Any, name: str) -> None:
+    value = getattr(settings, name)
+    flag = f"--{name.replace('_', '-')}"
+    is_one = re.fullmatch("auto|[1-9][0-9]*", value)
+    require(is_one is not None, f"{flag} must be auto or a number from 1, not {value!r}")
+
+
 def choose(name: str, value: str | None, *choices: str | None) -> None:
     require(value in choices, f"{name} must be {' or '.join(filter(None, choices))}, not {value!r}")
 

@@ -27,49 +27,63 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
         raise OutputExists(f"{path}: already exists; pass --overwrite to replace it, or --out for another name")
 
 
-def make_folder(path: Path) -> None:
-    """Make a folder and those above it where they are not there; raises InputError where that can't be."""
+def refuse_unwritable(path: Path) -> None:
+    """Raise InputError before any work is done where it can be seen that no file of this name can be written."""
+    folder = next(folder for folder in path.absolute().parents if folder.exists())
+    if not folder.is_dir():
+        raise InputError(f"{path}: can't be written: {folder} is no folder; give another name with --out")
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"{path}: can't be written: {folder} may not be written to; give another folder with --out")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What the system refuses in the block is that `path` can't be written, an InputError."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        yield
     except OSError as error:
         raise InputError(f"{path}: can't be written: {error.strerror or error}") from error
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it where they are not there; raises InputError where that can't be."""
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside `path`; the file is renamed to `path` when the block ends, and deleted if it fails.
+    """Give a temporary name beside `path`; what is there is renamed to `path` when the block ends, deleted if it fails.
 
     The folder is made if it is not there. Raises InputError where it can't be written to.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        settle(temporary)
-        temporary.replace(path)
-        settle(path.parent)
-    except OSError as error:
-        raise InputError(f"{path}: can't be written: {error.strerror or error}") from error
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            for part in (*temporary.rglob("*"), temporary):
+                settle(part)
+            temporary.replace(path)
+            settle(path.parent)
     finally:
-        with contextlib.suppress(OSError):  # not there any more, or never made
-            temporary.unlink()
+        _delete(temporary)
 
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """The same for a folder that is not there yet."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.mkdir(parents=True)
+    with whole(path) as temporary:
+        temporary.mkdir()
         yield temporary
-        for inside in (*temporary.rglob("*"), temporary):
-            settle(inside)
-        temporary.replace(path)
-        settle(path.parent)
-    except OSError as error:
-        raise InputError(f"{path}: can't be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _delete(path: Path) -> None:
+    """A file or a folder, as far as it is there."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
 def settle(path: Path) -> None:

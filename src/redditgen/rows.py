@@ -82,7 +82,7 @@ def rows_text(
     return text.getvalue()
 
 
-class _Lines:
+class Lines:
     """A file for csv.writer, which up to Python 3.12 quotes a line break in a cell only if it can also end a row."""
 
     def __init__(self, file: TextIO) -> None:
@@ -96,7 +96,7 @@ def _writer(
     file: TextIO, suffix: str, columns: Sequence[str], delimiter: str, *, has_header: bool
 ) -> Callable[[Row], object]:
     if suffix == ".csv":
-        table = csv.writer(_Lines(file), lineterminator="\r\n")
+        table = csv.writer(Lines(file), lineterminator="\r\n")
         if has_header:
             table.writerow(columns)
         return lambda row: table.writerow([row[column] for column in columns])

@@ -3,13 +3,13 @@
 import csv
 import itertools
 import json
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
+from redditgen import half_pairs
 from redditgen.errors import InputError, MissingError
 from redditgen.rows import reading
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 _FIELD_MAX = 1 << 24  # characters of a cell; behind a quote left open all the file is one
 _HEAD = 100  # lines of NDJSON in which each column must come once
 _ROWS_AT_ONCE = 4096
-_HALF_PAIR = re.compile("[\ud800-\udfff]")  # of JSON's escapes; half a character, which no file can hold
 
 
 class Table(Protocol):
@@ -100,7 +99,7 @@ class _Ndjson:
 
     def rows(self, names: Sequence[str]) -> Iterator[tuple[str, ...]]:
         for one in self.objects:
-            yield tuple(_HALF_PAIR.sub("\ufffd", _text(one.get(name))) for name in names)
+            yield tuple(half_pairs.replaced(_text(one.get(name))) for name in names)
 
 
 def _objects(file: TextIO, path: Path) -> Iterator[dict[str, Any]]:

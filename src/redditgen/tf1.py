@@ -184,7 +184,10 @@ def _require_disk(place: Path) -> None:
 
 @contextmanager
 def _alone(place: Path) -> Iterator[None]:
-    """Keep other installations out; the system lets the lock go when its process ends, however that happens."""
+    """Keep other installations out, on Windows too, where `locks` does not.
+
+    The system lets the lock go when its process ends, however that happens.
+    """
     from filelock import FileLock, Timeout
 
     make_folder(place.parent)

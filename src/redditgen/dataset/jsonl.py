@@ -4,18 +4,17 @@ Keywords are a list of all those of a title, of which each epoch draws some, or 
 """
 
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from redditgen import half_pairs
 from redditgen.draws import Undrawn
 from redditgen.errors import InputError
 from redditgen.markup import SECTIONS, Record
 from redditgen.rows import reading
 
 _MADE_BY = "`redditgen encode --dynamic` makes a JSONL of records from a CSV of titles"
-_HALF_PAIR = re.compile("[\ud800-\udfff]")  # of JSON's escapes; half a character, which no tokenizer takes
 
 
 def json_records(path: Path) -> Iterator[Record]:
@@ -75,4 +74,4 @@ def _word(value: Any) -> str:
 def _text(name: str, value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{name} must be a text, not {json.dumps(value)[:40]}")
-    return _HALF_PAIR.sub("\ufffd", value)
+    return half_pairs.replaced(value)

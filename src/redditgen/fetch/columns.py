@@ -1,4 +1,7 @@
-"""The columns of Reddit posts, with BigQuery's types; fh-bigquery.reddit_posts has all but the last three."""
+"""The columns of Reddit posts, with BigQuery's types.
+
+fh-bigquery.reddit_posts has all but removed_by_category, subreddit_type and promoted.
+"""
 
 _OF_TYPE = {
     "STRING": (

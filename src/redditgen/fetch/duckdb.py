@@ -11,8 +11,9 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from redditgen import half_pairs
 from redditgen.errors import InputError
-from redditgen.fetch import half_pairs, views
+from redditgen.fetch import offline, views
 from redditgen.fetch.bigquery.tables import Tables
 from redditgen.fetch.files import PostsFile
 from redditgen.fetch.headers import complaint, refuse_line
@@ -47,8 +48,6 @@ class LocalPosts:
     """
 
     def __init__(self, files: Sequence[PostsFile], *, months: str | None = None) -> None:
-        import duckdb
-
         self._files = files
         self._range = Tables.of(months=months)
         self._tables: dict[str, list[int]] = defaultdict(list)
@@ -59,15 +58,12 @@ class LocalPosts:
         self._long_lines = False
         self._kept: tuple[str, dict[str, Any]] | None = None
         self._folder = TemporaryDirectory(prefix="redditgen-")
-        self._connection = duckdb.connect(config=self._config())
+        self._connection = offline.connect(**self._config())
         self._thread = ThreadPoolExecutor(max_workers=1)
         self._connection.execute(f"{_OPTIONS}; CREATE SCHEMA {SCHEMA}")
 
     def _config(self) -> dict[str, Any]:
         return {
-            # Neither installs nor loads an extension by itself: that would go to the network.
-            "autoinstall_known_extensions": False,
-            "autoload_known_extensions": False,
             "memory_limit": _MEMORY,
             "temp_directory": self._folder.name,
             "threads": min(_THREADS, os.cpu_count() or 1),

@@ -4,12 +4,14 @@ import functools
 import itertools
 import json
 import operator
-import re
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
+
+from redditgen import half_pairs
+from redditgen.fetch import offline
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,7 +28,6 @@ TYPES = {
 _LEAST_BUFFER = 1_000_000  # bytes
 _ROWS = 122_880  # of a row group, DuckDB's own number; fewer where they are long
 _ROWS_BYTES = 64_000_000
-_HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,8 @@ def schema() -> "pa.Schema":
 
 def tables(blocks: Iterable[bytes]) -> Generator[tuple["pa.Table", Counts]]:
     """The posts of each block of whole lines, in the lines' order, and how many lines were what."""
-    import duckdb
-
-    # Neither installs nor loads an extension by itself. With more threads rows would come in any order.
-    config: dict[str, Any] = {"autoinstall_known_extensions": False, "autoload_known_extensions": False, "threads": 1}
-    with duckdb.connect(config=config) as connection, ThreadPoolExecutor(max_workers=1) as thread:
+    # With more threads of DuckDB's rows would come in any order.
+    with offline.connect(threads=1) as connection, ThreadPoolExecutor(max_workers=1) as thread:
         parsed = (thread.submit(_parse, connection, block) for block in blocks)
         # Each is waited for when the next one has been unpacked and submitted.
         for block, _ in itertools.pairwise(itertools.chain(parsed, (None,))):
@@ -140,7 +138,7 @@ def _columns(line: bytes) -> bytes:
         text = json.dumps(columns, ensure_ascii=False) if columns else ""
     except (ValueError, RecursionError):
         return b""
-    return _HALF_PAIR.sub("\ufffd", text).encode()
+    return half_pairs.replaced(text).encode()
 
 
 def _flat(value: Any) -> Any:

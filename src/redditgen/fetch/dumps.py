@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 import os
-import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 from redditgen.errors import InputError, Interrupted, OutputExists
 from redditgen.fetch import dump_posts, zstd_lines
 from redditgen.fetch.dump_posts import Counts
+from redditgen.fetch.headers import complaint
 from redditgen.fetch.zstd_lines import MB
 from redditgen.locks import alone
 from redditgen.output import make_folder, sidecar_path, whole, write_sidecar
@@ -26,7 +26,6 @@ from redditgen.progress import Progress
 _FORMAT = 1  # of the Parquet file; a change of it makes every dump be imported anew
 
 _BESIDE_WINDOW = 500 * MB  # of memory, for lines and rows
-_MEMINFO = Path("/proc/meminfo")
 
 _log = logging.getLogger(__name__)
 
@@ -110,7 +109,7 @@ def _write(dump: Path, path: Path) -> Counts:
                 writer.write_table(group, row_group_size=max(1, group.num_rows))
                 counts += of_group
         except duckdb.Error as error:
-            raise InputError(f"{dump}: can't be parsed: {' '.join(str(error).split())[:300]}") from error
+            raise InputError(f"{dump}: can't be parsed: {complaint(error)}") from error
     if not counts.posts:
         raise InputError(
             f"{dump}: no posts: {counts.broken} broken lines, {counts.incomplete} without subreddit or title; "
@@ -192,19 +191,12 @@ def _delete_remains(parquet: Path) -> None:
 
 
 def _announce(dump: Path, parquet: Path, needed: int) -> None:
-    free = _free_memory()
+    import psutil
+
+    free = psutil.virtual_memory().available
     _log.info("%s: importing once to %s; takes up to %.1f GB of memory", dump, parquet, needed / 1e9)
-    if free is not None and needed > free:
+    if needed > free:
         _log.warning("%s: only %.1f GB of memory are free; close other programs if it fails", dump, free / 1e9)
-
-
-def _free_memory() -> int | None:
-    """In bytes; None where the system does not say."""
-    try:
-        found = re.search(r"^MemAvailable: +(\d+) kB$", _MEMINFO.read_text(encoding="ascii"), re.MULTILINE)
-    except OSError:
-        return None
-    return int(found[1]) * 1024 if found else None
 
 
 def _report(dump: Path, imported: Imported) -> None:

@@ -61,7 +61,9 @@ def mapping(written: Sequence[str]) -> dict[str, str]:
     for text in written:
         ours, _, theirs = (part.strip() for part in text.partition("="))
         if ours not in TYPES or not theirs:
-            raise UsageError(f"--map must be like title=headline, not {text!r}; before the = stands one of {_known()}")
+            raise UsageError(
+                f"--map must be like title=headline, not {text!r}; before the = stands one of {', '.join(TYPES)}"
+            )
         if ours in names or theirs in names.values():
             raise UsageError(f"--map {text}: names a column a second time; leave one of the two out")
         names[ours] = theirs
@@ -164,10 +166,6 @@ def _suffix(path: Path) -> str | None:
 
 def _known_suffixes() -> str:
     return ", ".join(f"*{suffix}" for suffix in (*_FORMATS, _DUMP))
-
-
-def _known() -> str:
-    return ", ".join(TYPES)
 
 
 def _posts_file(path: Path, names: Mapping[str, str], absent: tuple[str, ...] = ()) -> PostsFile:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Literal, cast
 
 from redditgen.errors import InputError
+from redditgen.fetch import offline
 
 Format = Literal["Parquet", "CSV", "NDJSON"]
 
@@ -52,9 +53,7 @@ def complaint(error: Exception) -> str:
 
 
 def _parquet(path: Path) -> Columns:
-    import duckdb
-
-    with duckdb.connect() as connection:
+    with offline.connect() as connection:
         result = connection.execute("SELECT * FROM read_parquet(?) LIMIT 0", [glob.escape(str(path))])
         return [(name.lower(), str(type)) for name, type, *_ in result.description or []]
 

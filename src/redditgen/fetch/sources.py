@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from redditgen.errors import UsageError
 from redditgen.fetch import files
-from redditgen.fetch.bigquery import BigQueryPosts, cost
+from redditgen.fetch.bigquery import BigQueryPosts
 from redditgen.fetch.bigquery.tables import Tables
 from redditgen.fetch.duckdb import LocalPosts
+from redditgen.options import byte_count
 from redditgen.output import sidecar_path
 from redditgen.settings import FetchSettings
 
@@ -81,7 +82,7 @@ def _bigquery(settings: FetchSettings) -> BigQueryPosts:
         location=settings.location,
         table=settings.table,
         months=settings.months,
-        max_bytes=cost.byte_count(settings.max_bytes),
+        max_bytes=byte_count("--max-bytes", settings.max_bytes),
         job=settings.job,
     )
 

@@ -3,7 +3,6 @@
 import csv
 import itertools
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from redditgen.errors import InputError, UsageError
 from redditgen.fetch.columns import TYPES
+from redditgen.output import refuse_unwritable
+from redditgen.rows import Lines
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,12 +29,7 @@ def check(path: Path) -> None:
         raise UsageError(
             f"{path}: unknown kind of file; --out must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
         )
-    # Before a source is paid for or takes hours.
-    folder = next(folder for folder in path.absolute().parents if folder.exists())
-    if not folder.is_dir():
-        raise InputError(f"{path}: can't be written: {folder} is no folder; give another name with --out")
-    if not os.access(folder, os.W_OK):
-        raise InputError(f"{path}: can't be written: {folder} may not be written to; give another folder with --out")
+    refuse_unwritable(path)  # before a source is paid for or takes hours
 
 
 def write(path: Path, suffix: str, columns: Sequence[str], rows: Iterable[Row]) -> tuple[int, int]:
@@ -61,18 +57,11 @@ WriteRows = Callable[[list[Row]], object]
 @contextmanager
 def _csv(path: Path, columns: Sequence[str]) -> Iterator[WriteRows]:
     with path.open("w", encoding="utf8", newline="") as file:
-        plain = csv.writer(file, lineterminator="\n")
-        # Python 3.11 and 3.12 put no quotes around a carriage return, at which every reader ends the line.
-        quoted = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
-
-        def write_rows(rows: list[Row]) -> None:
-            for row in rows:
-                cells = [str(cell).lower() if isinstance(cell, bool) else cell for cell in row]
-                has_return = any(isinstance(cell, str) and "\r" in cell for cell in cells)
-                (quoted if has_return else plain).writerow(cells)
-
-        plain.writerow(columns)
-        yield write_rows
+        table = csv.writer(Lines(file), lineterminator="\r\n")
+        table.writerow(columns)
+        yield lambda rows: table.writerows(
+            [str(cell).lower() if isinstance(cell, bool) else cell for cell in row] for row in rows
+        )
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from redditgen.fetch.columns import FLAGS, TYPES
 from redditgen.fetch.files import PostsFile
+from redditgen.fetch.translation import SCHEMA
 
 _DUCKDB = {"STRING": "VARCHAR", "INT64": "BIGINT", "BOOL": "BOOLEAN"}
 # pandas writes a column of whole numbers as 5.0 as soon as one is missing.
@@ -92,7 +93,7 @@ def wildcard(name: str, views: Iterable[str]) -> str:
     """A SELECT of several tables that a name such as 20* stands for; what the * stands for is a further column."""
     start = len(name) - 1
     return union(
-        f"SELECT *, {_literal(view[start:])} AS _TABLE_SUFFIX FROM tables.{identifier(view)}" for view in views
+        f"SELECT *, {_literal(view[start:])} AS _TABLE_SUFFIX FROM {SCHEMA}.{identifier(view)}" for view in views
     )
 
 

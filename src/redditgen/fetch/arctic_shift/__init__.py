@@ -11,7 +11,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from redditgen import web
 from redditgen.errors import InputError, Interrupted
@@ -20,7 +19,6 @@ from redditgen.fetch.arctic_shift.api import AT_LEAST, AT_MOST, PAUSE, URL, Api,
 from redditgen.fetch.arctic_shift.pages import Pages, Reached
 from redditgen.fetch.arctic_shift.posts import Read, read
 from redditgen.fetch.arctic_shift.request import ArcticShiftSettings, date
-from redditgen.fetch.dump_posts import TYPES
 from redditgen.locks import alone
 from redditgen.output import make_folder, sidecar_path, whole, write_sidecar
 from redditgen.progress import Progress
@@ -34,13 +32,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Fetched:
-    """A subreddit's posts as NDJSON; in the `absent` columns no post has a value."""
+    """A subreddit's posts as NDJSON."""
 
     path: Path
     subreddit: str
     posts: int
     skipped: int
-    absent: tuple[str, ...]
 
 
 def fetch_posts(
@@ -106,7 +103,7 @@ def _made_before(folder: Path, settings: ArcticShiftSettings) -> Fetched | None:
         return None
     try:
         said = json.loads(sidecar_path(path).read_bytes())
-        fetched = Fetched(path, settings.subreddit, said["posts"], said["skipped"], tuple(said["absent"]))
+        fetched = Fetched(path, settings.subreddit, said["posts"], said["skipped"])
     except (OSError, ValueError, TypeError, LookupError):
         return None
     _log.info("r/%s: %d posts, fetched %s; --refresh asks anew", settings.subreddit, fetched.posts, said.get("fetched"))
@@ -167,7 +164,7 @@ def _collect(api: Api, settings: ArcticShiftSettings, pages: Pages, progress: Pr
         came = read(page.posts, settings, reached)
         if came.has_news:
             posts = came.posts[:wanted]
-            pages.add(posts, _next(reached, came, posts))
+            pages.add(posts, _next(reached, came, len(posts)))
             progress.update(len(posts), f"r/{settings.subreddit}")
         elif _is_last(page, came, settings):
             break
@@ -175,15 +172,12 @@ def _collect(api: Api, settings: ArcticShiftSettings, pages: Pages, progress: Pr
             pages.add((), _past_crowd(reached, settings))
 
 
-def _next(reached: Reached, came: Read, posts: Sequence[dict[str, Any]]) -> Reached:
+def _next(reached: Reached, came: Read, posts: int) -> Reached:
     known = reached.known | came.keys
     return dataclasses.replace(
         _moved(reached, max(reached.cursor, *known.values()), known),
-        posts=reached.posts + len(posts),
+        posts=reached.posts + posts,
         skipped=reached.skipped + came.skipped,
-        columns=tuple(
-            name for name in TYPES if name in reached.columns or any(post[name] is not None for post in posts)
-        ),
     )
 
 
@@ -224,8 +218,7 @@ def _finish(folder: Path, settings: ArcticShiftSettings, pages: Pages) -> Fetche
         _log.warning("r/%s: no posts %s; check the name", settings.subreddit, settings.span)
         pages.delete()
         return None
-    absent = tuple(name for name in TYPES if name not in reached.columns)
-    facts = {"posts": reached.posts, "skipped": reached.skipped, "absent": absent, "crowded": reached.crowded}
+    facts = {"posts": reached.posts, "skipped": reached.skipped, "crowded": reached.crowded}
     with whole(path) as temporary:
         pages.copy_posts(temporary)
         # Before the file has its name: one without a sidecar would be fetched anew.
@@ -234,4 +227,4 @@ def _finish(folder: Path, settings: ArcticShiftSettings, pages: Pages) -> Fetche
     _log.info("r/%s: %d posts until %s", settings.subreddit, reached.posts, date(reached.cursor))
     if reached.cursor > time.time() - _SETTLED:
         _log.warning("r/%s: posts get their score after 36 hours; of the latest it is 1 or 0", settings.subreddit)
-    return Fetched(path, settings.subreddit, reached.posts, reached.skipped, absent)
+    return Fetched(path, settings.subreddit, reached.posts, reached.skipped)

@@ -22,8 +22,6 @@ class Reached:
     skipped: int = 0
     known: dict[str, int] = field(default_factory=dict)
     """What tells a post from others, and its created_utc, for the posts of the last two seconds."""
-    columns: tuple[str, ...] = ()
-    """Those in which some post has a value."""
     crowded: tuple[int, ...] = ()
     """Seconds with more posts than a page holds."""
 
@@ -69,6 +67,6 @@ def _parsed(line: bytes) -> Reached | None:
         return None
     try:
         content = json.loads(line)[0]
-        return Reached(**content | {name: tuple(content[name]) for name in ("columns", "crowded")})
+        return Reached(**content | {"crowded": tuple(content["crowded"])})
     except (ValueError, TypeError, LookupError):
         return None

@@ -3,11 +3,11 @@
 import hashlib
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from redditgen import half_pairs
 from redditgen.errors import InputError
 from redditgen.fetch.arctic_shift.api import URL
 from redditgen.fetch.arctic_shift.pages import Reached
@@ -15,7 +15,6 @@ from redditgen.fetch.arctic_shift.request import ArcticShiftSettings
 from redditgen.fetch.dump_posts import TYPES
 
 _NEEDED = ("id", "subreddit", "title", "created_utc")
-_HALF_PAIR = re.compile("[\ud800-\udfff]")
 _LARGEST = 2**63  # what a BIGINT must be less than
 _LATEST = 10**11  # seconds; what is more is no time of a post
 
@@ -91,8 +90,7 @@ def _row(post: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str | None:
-    # Half a surrogate pair can be in JSON but not in UTF-8.
-    return _HALF_PAIR.sub("\ufffd", value) if isinstance(value, str) else None
+    return half_pairs.replaced(value) if isinstance(value, str) else None
 
 
 def _whole(value: Any) -> int | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from redditgen.errors import MissingError, RedditgenError
 from redditgen.fetch.bigquery.reasons import EXPLANATIONS, LOCAL, Request
+from redditgen.fetch.bigquery.statement import one_line
 
 if TYPE_CHECKING:
     from google.api_core.exceptions import GoogleAPICallError
@@ -23,7 +24,6 @@ LOGIN = "gcloud auth application-default login"
 _KEY_FILE = "GOOGLE_APPLICATION_CREDENTIALS"
 _LONGEST = 400  # characters of BigQuery's own words
 _ACCOUNT = re.compile(r"[\w.+'-]+@[\w-]+(?:\.[\w-]+)+|\bprincipal(?:Set)?://\S+")
-_ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @contextmanager
@@ -137,5 +137,5 @@ def _said(error: "GoogleAPICallError") -> str:
     """BigQuery's own words on one line, without accounts' names."""
     first = next(iter(error.errors), None)
     words = str(first.get("message", "")) if isinstance(first, Mapping) else ""
-    words = _ACCOUNT.sub("(account)", " ".join(_ANSI.sub("", words).split()))
+    words = _ACCOUNT.sub("(account)", one_line(words))
     return words[:_LONGEST].rstrip(". ") or type(error).__name__

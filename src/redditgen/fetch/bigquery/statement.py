@@ -24,8 +24,7 @@ def select(sql: str) -> "exp.Query":
         with quiet("sqlglot"):
             statements = [tree for tree in sqlglot.parse(sql, read="bigquery") if tree]
     except sqlglot.errors.SqlglotError as error:
-        words = " ".join(_ANSI.sub("", str(error)).split())
-        raise InputError(f"the query is no BigQuery SQL: {words[:300]}") from error
+        raise InputError(f"the query is no BigQuery SQL: {one_line(str(error))[:300]}") from error
     if len(statements) != 1 or not isinstance(statements[0], exp.Query):
         raise InputError("the query must be one SELECT and nothing else, no script and nothing that writes")
     return statements[0]
@@ -59,6 +58,11 @@ def _parameter(name: str, value: Any) -> "ScalarQueryParameter | ArrayQueryParam
         return ArrayQueryParameter(name, "STRING", value)
     types = {bool: "BOOL", int: "INT64", float: "FLOAT64", str: "STRING"}
     return ScalarQueryParameter(name, types[type(value)], value)
+
+
+def one_line(words: str) -> str:
+    """Words on one line, without colours, in which sqlglot marks the place of an error."""
+    return " ".join(_ANSI.sub("", words).split())
 
 
 @contextmanager

@@ -1,0 +1,92 @@
+import errno
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from redditgen.errors import InputError
+from redditgen.output import refuse_unwritable, whole, whole_folder, writing
+
+Whole = Callable[[Path], AbstractContextManager[Path]]
+
+
+def fill(place: Path) -> None:
+    """With a file, or in a folder one below another."""
+    if place.is_dir():
+        (place / "inner").mkdir()
+        place /= "inner/file"
+    place.write_text("new", encoding="utf8")
+
+
+def content(folder: Path) -> dict[str, str]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_text(encoding="utf8") for path in files}
+
+
+@pytest.mark.parametrize(("make", "name"), [(whole, "a/b/out"), (whole_folder, "a/b/out/inner/file")])
+def test_an_output_has_its_name_when_the_block_ends(tmp_path: Path, make: Whole, name: str) -> None:
+    with make(tmp_path / "a/b/out") as temporary:
+        fill(temporary)
+        assert not (tmp_path / "a/b/out").exists()
+    assert content(tmp_path) == {name: "new"}
+    assert [path.name for path in (tmp_path / "a/b").iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("make", [whole, whole_folder])
+def test_a_block_that_fails_leaves_what_was_there(tmp_path: Path, make: Whole) -> None:
+    (tmp_path / "out").write_text("old", encoding="utf8")
+    with pytest.raises(ZeroDivisionError), make(tmp_path / "out") as temporary:
+        fill(temporary)
+        raise ZeroDivisionError
+    assert content(tmp_path) == {"out": "old"}
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("make", [whole, whole_folder])
+def test_what_can_not_be_written_is_one_line_and_leaves_nothing(tmp_path: Path, make: Whole) -> None:
+    (tmp_path / "file").write_text("mine", encoding="utf8")
+    with pytest.raises(InputError, match=r"^\S*file/out: can't be written: \S[^\n]*$"), make(tmp_path / "file/out"):
+        pass
+    full = pytest.raises(InputError, match=r"^\S*/out: can't be written: No space left on device$")
+    with full, make(tmp_path / "out") as temporary:
+        fill(temporary)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert content(tmp_path) == {"file": "mine"}
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize(("make", "before"), [(whole, 1), (whole_folder, 3)])
+def test_all_of_an_output_is_on_the_disk_before_it_has_its_name_and_the_name_then(
+    tmp_path: Path, make: Whole, before: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file; or a folder, the one in it and the file in that."""
+    named: list[bool] = []
+    fsync = os.fsync
+
+    def noted(handle: int) -> None:
+        named.append((tmp_path / "out").exists())
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    with make(tmp_path / "out") as temporary:
+        fill(temporary)
+    assert named == [False] * before + [True]
+
+
+def test_an_error_without_words_is_told_too(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"/x: can't be written: odd$"), writing(tmp_path / "x"):
+        raise OSError("odd")
+
+
+def test_where_nothing_can_be_written_is_seen_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("mine", encoding="utf8")
+    for name in ("file/out.csv", "file/new/out.csv"):
+        with pytest.raises(InputError, match=r"out\.csv: can't be written: .*/file is no folder; give another name"):
+            refuse_unwritable(tmp_path / name)
+    refuse_unwritable(tmp_path / "new/folder/out.csv")
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)  # root may write anywhere
+    with pytest.raises(InputError, match=rf"can't be written: {tmp_path} may not be written to; give another folder"):
+        refuse_unwritable(tmp_path / "new/folder/out.csv")
+    assert content(tmp_path) == {"file": "mine"}
