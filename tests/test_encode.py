@@ -249,6 +249,8 @@ def test_only_listed_keywords_are_drawn(ready: Path, tmp_path: Path) -> None:
     settings = EncodeSettings(input=ready, keywords_field="tags", keywords_list=listed, max_keywords=9, repeat=9)
     words = {word for record in encoded(settings) for word in (record.keywords or "").split()}
     assert words == {"two", "one-4"}
+    facts = json.loads(Path(f"{settings.output}.meta.json").read_text(encoding="utf8"))
+    assert list(facts["inputs"]) == [str(ready), str(listed)]
     listed.write_text("!!\n")
     with pytest.raises(InputError, match=r"listed\.txt: holds no keyword"):
         encode(replace(settings, overwrite=True))
@@ -362,6 +364,7 @@ def test_an_interrupted_encode_goes_on_where_it_stopped(
         ({"min_keywords": 4}, "--max-keywords must not be below --min-keywords"),
         ({"split": "0.02"}, "--split must be like val=0.02"),
         ({"split": "val=1"}, "--split val=1: must leave some titles"),
+        ({"split": "val=0.1,val=0.2"}, "--split val=0.1,val=0.2: names a part twice"),
         ({"split": "val=0"}, "--split val=0: must leave some titles"),
         ({"dynamic": True, "out": Path("x.txt")}, r"--out must end in \.jsonl with --dynamic"),
         ({"out": Path("x.jsonl")}, r"--out: a \.jsonl is written with --dynamic"),

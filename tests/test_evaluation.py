@@ -29,6 +29,7 @@ from redditgen.gpt2.rundir import ModelDir
 from redditgen.gpt2.training import evaluate as measured_at_once
 from redditgen.markup import END, Record
 from redditgen.novelty import Index
+from redditgen.output import sha256
 from redditgen.settings import EvaluateSettings
 
 Evaluating = Callable[..., EvaluateSettings]
@@ -193,6 +194,14 @@ def test_what_is_written_holds_all_figures(evaluating: Evaluating, run: ModelDir
     assert len(text_table(made.figures).splitlines()) == 1 + len(list(rows(made.figures)))
 
 
+def test_what_the_figures_depend_on_is_named(evaluating: Evaluating, run: ModelDir, tmp_path: Path) -> None:
+    words = tmp_path / "words.txt"
+    words.write_text("kitten\n", encoding="utf8")
+    settings = evaluating(n=5, words=words)
+    wanted = [settings.against, words, run.path / f"model-{run.step()}.index", run.path / "training_titles.npz"]
+    assert evaluation.evaluate(settings).inputs == {str(path): sha256(path) for path in wanted if path}
+
+
 def test_titles_that_finetune_did_not_hold_out_are_warned_of(
     evaluating: Evaluating, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -247,6 +256,15 @@ def test_bad_input_is_refused_and_nothing_written(evaluating: Evaluating, tmp_pa
     with pytest.raises(UsageError, match=r"^--out: .*plain\.txt is a file; name a folder$"):
         evaluation.write(evaluating(out=plain))
     assert not evaluating().output.exists()
+
+
+def test_a_folder_that_can_not_be_written_to_is_found_before_any_work(
+    evaluating: Evaluating, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)  # root may write anywhere
+    with pytest.raises(InputError, match=rf"evaluation\.json: can't be written: {tmp_path} may not be written to"):
+        evaluation.write(evaluating(run="nope"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_evaluation_that_is_there_stays(evaluating: Evaluating) -> None:

@@ -13,7 +13,7 @@ from redditgen.evaluation.page import page
 from redditgen.evaluation.samples import Sample
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-BLUE, GREY = (0x1F, 0x77, 0xB4), (0x99, 0x99, 0x99)  # of the plots' bars, the latter on white and half transparent
+BLUE = (0x1F, 0x77, 0xB4)  # of the plots' bars
 HOSTILE = "<script>console.error('run')</script><img src=http://127.0.0.1/x.png>"
 
 pytestmark = [

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -68,6 +69,7 @@ def test_what_was_cut_short_is_gone_on_with(
     """Window by window; the titles are those of an undisturbed command."""
     settings = {"n": 150, "unique": True, "batch_size": "4", "sample_delim": "--\n", "seed": 3}
     whole, cut = generating(**settings, out=tmp_path / "whole" / name), generating(**settings, out=tmp_path / name)
+    caplog.set_level(logging.INFO)
     monkeypatch.setitem(ENGINES, "torch", drawn)
     assert write(whole) == 150
     for _ in range(2):
@@ -76,9 +78,8 @@ def test_what_was_cut_short_is_gone_on_with(
             write(cut)
         assert not (tmp_path / name).exists()
     monkeypatch.setitem(ENGINES, "torch", drawn)
-    with caplog.at_level(logging.INFO):
-        assert write(cut) == 150
-    assert "goes on behind 64 titles of an interrupted run" in caplog.text or "behind 96 titles" in caplog.text
+    assert write(cut) == 150
+    assert re.findall("goes on behind (.*) titles of an interrupted run", caplog.text) == ["64", "96"]
     assert (tmp_path / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert without_settings(cut) == without_settings(whole)
     assert sorted(path.name for path in tmp_path.iterdir()) == [name, f"{name}.meta.json", "whole"]

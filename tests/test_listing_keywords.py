@@ -13,7 +13,7 @@ import pytest
 from redditgen.encode.spacy_keywords import installed_model
 from redditgen.keywords import category, plain_quotes
 from redditgen.listing_keywords import listing_keywords_of, ready_keywords
-from redditgen.markup import END, START, Record, build, parse
+from redditgen.markup import Record, build, parse
 
 ROOT = Path(__file__).parents[1]
 REPORT = ROOT / "../shared/report.txt"
@@ -82,8 +82,8 @@ def test_ready_keywords_are_stripped_and_no_more(text: str, keywords: tuple[str,
 
 
 def bench() -> ModuleType:
-    """scripts/bench/keywords.py, which can run the listing."""
-    spec = importlib.util.spec_from_file_location("bench_keywords", ROOT / "scripts/bench/keywords.py")
+    """scripts/bench/listing.py, which can run the listing."""
+    spec = importlib.util.spec_from_file_location("bench_listing", ROOT / "scripts/bench/listing.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -105,22 +105,21 @@ def real_rows() -> list[dict[str, str]]:
 @needs_the_report
 def test_real_titles_have_the_sets_that_the_listing_itself_finds(nlp: Any, tmp_path: Path) -> None:
     module = bench()
-    listing = module.listing_encoder(module.listing_file(REPORT, tmp_path))
+    find = module.finder(module.encoder_file(REPORT, tmp_path))
     titles = [row["title"] for row in real_rows()]
     assert len(titles) == 1_000
     # The listing parses one by one, encode many at once.
     docs = nlp.pipe(map(plain_quotes, titles))
     ours = {title: set(listing_keywords_of(doc, 20)) for title, doc in zip(titles, docs, strict=True)}
-    assert ours == {title: module.listing_set(listing, title) for title in titles}
+    assert ours == {title: find(title) for title in titles}
 
 
 @pytest.mark.slow
 @needs_the_report
 def test_records_of_the_same_draws_are_those_of_the_listing_byte_for_byte(tmp_path: Path) -> None:
     module = bench()
-    listing = module.listing_encoder(module.listing_file(REPORT, tmp_path))
-    listing.category_field, listing.title_field = "subreddit", "title"
-    listing.start_token, listing.end_token = START, END
+    file = module.encoder_file(REPORT, tmp_path)
+    listing = module.encoder(file, category_field="subreddit", title_field="title")
     for row in real_rows()[::5]:
         for line in listing.generate_encoded_text(row):
             drawn = line.split("~^")[1].split("~@")[0]

@@ -110,6 +110,20 @@ def test_a_kill_while_the_files_get_their_names_loses_nothing(outputs: list[Path
     assert [path.read_bytes() for path in outputs] == undisturbed
 
 
+def test_the_names_are_on_the_disk_before_what_was_gone_on_with_is_deleted(
+    outputs: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[Path, list[bool]]] = []
+    monkeypatch.setattr(
+        "redditgen.partial.settle", lambda path: synced.append((path, [output.exists() for output in outputs]))
+    )
+    folder = outputs[0].parent
+    write(outputs, steps=1)
+    part = folder / ".out.txt.partial"
+    step = [part / "0", part / "1", part / "state.json.tmp", part]
+    assert synced == [*((path, [False, False]) for path in (*step, *step[2:])), (folder, [True, True])]
+
+
 @pytest.mark.parametrize("state", [None, "", "{", "[]", '{"made_of": 1}'])
 def test_what_was_made_of_something_else_is_begun_anew(outputs: list[Path], state: str | None) -> None:
     killed(outputs, "    output.step([(0, 'other')], {}); kill()")

@@ -368,6 +368,27 @@ def test_a_save_killed_at_any_moment_leaves_the_checkpoint_before_or_the_new_one
     assert found.count(8) > 3
 
 
+def test_what_was_made_of_a_run_before_goes_with_it_and_what_others_put_there_stays(run: ModelDir) -> None:
+    (run.path / "evaluation").mkdir()
+    (run.path / "ctranslate2-3-int8").mkdir()
+    for name in (
+        "evaluation/evaluation.json",
+        "evaluation/evaluation.html",
+        "ctranslate2-3-int8/model.bin",
+        "loss.png",
+    ):
+        (run.path / name).write_text("of the run before", encoding="utf8")
+    (run.path / "notes.txt").write_text("mine", encoding="utf8")
+    run.clear()
+    assert names(run.path) == {"hparams.json", "encoder.json", "vocab.bpe", "notes.txt"}
+    (run.path / "evaluation").mkdir()
+    for name in ("evaluation.json", "notes.txt"):
+        (run.path / "evaluation" / name).write_text("mine or not", encoding="utf8")
+    run.clear()
+    assert [path.name for path in (run.path / "evaluation").iterdir()] == ["notes.txt"]
+    run.clear()
+
+
 def test_a_full_disk_while_saving_leaves_the_checkpoint_before(run: ModelDir, hparams: Hparams) -> None:
     """At each moment at which something is to be put on the disk."""
     before = {path.name: path.read_bytes() for path in run.path.iterdir()}

@@ -20,7 +20,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from roundtrip import decoder_of, read_titles
+import listing
+from roundtrip import read_titles
 
 from redditgen.markup import Record, build
 from redditgen.output import sidecar_path
@@ -80,8 +81,8 @@ def ours(encoded: Path, out: Path) -> Run:
 
 
 def theirs(encoded: Path, report: Path) -> Run:
-    out, module = encoded.with_suffix(".listing.txt"), encoded.with_name("keyword_decode.py")
-    module.write_text(decoder_of(report), encoding="utf8")
+    out = encoded.with_suffix(".listing.txt")
+    listing.decoder_file(report, encoded.parent)
     seconds, peak = measured(THEIRS, [encoded, out], encoded.parent)
     with out.open(encoding="utf8", newline="\n") as file:
         rows = sum(line == "=" * 20 + "\n" for line in file)

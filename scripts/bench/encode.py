@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Measure encode beside the report's listing and plain spaCy: titles a second with start-up, and peak memory.
 
-    scripts/bench/encode.py titles.csv --reference keyword_encode.py [--titles 2000 --titles 16000] [--json]
+    scripts/bench/encode.py titles.csv --reference PATH [--titles 2000 --titles 16000] [--json]
     scripts/bench/encode.py posts.parquet --titles 16000 --titles 300000 --only redditgen
 
---reference is the report's encoder as a file; it runs as it is, on today's spaCy and ray. `nlp.pipe` is the loop that
-the documentation of spaCy shows, on all components, in one process and in as many as there are cores, each with its
-share of the titles and one thread, which is the fastest. Memory is the sum of the proportional set sizes of a peer's
-processes, sampled; the largest resident size of its first process and of its largest other one stand beside it.
+--reference is the report's encoder as a file, or its text (listing.py takes it from there); it runs as it is, on
+today's spaCy and ray. `nlp.pipe` is the loop that the documentation of spaCy shows, on all components, in one process
+and in as many as there are cores, each with its share of the titles and one thread, which is the fastest. Memory is the
+sum of the proportional set sizes of a peer's processes, sampled; the largest resident size of its first process and of
+its largest other one stand beside it.
 """
 
 import argparse
@@ -23,6 +24,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import listing
 
 from redditgen.tables import table
 
@@ -183,9 +186,10 @@ def main() -> None:
     results = []
     with tempfile.TemporaryDirectory() as name:
         source = Path(name, "titles.csv")
+        reference = options.reference and listing.encoder_file(options.reference, Path(name))
         for count in options.titles or (2000, 16000):
             there = cut(options.input, count, source)
-            for peer, run in peers(source, Path(name), options.reference).items():
+            for peer, run in peers(source, Path(name), reference).items():
                 if not options.only or peer in options.only:
                     results.append(run(there))
                     print(shown(results[-1:]), file=sys.stderr)

@@ -11,19 +11,15 @@ set for any title, or if a difference by default has no row in docs/encoding.md.
 import argparse
 import csv
 import json
-import subprocess
 import sys
 import tempfile
-import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
-from unittest import mock
 
+import listing
 import spacy
 from spacy.tokens import Doc, Span, Token
 from tqdm import tqdm
@@ -34,9 +30,6 @@ from redditgen.keywords import normalise, plain_quotes
 from redditgen.markup import escape
 from redditgen.settings import EncodeSettings
 
-LENGTH_MAX = 20
-MORE_THAN_ANY = 1_000_000  # keywords; a draw of up to as many as that holds the whole set but once in 100,000
-DRAWS = 3  # and so three of them do
 UNEQUAL_SHOWN = 10
 
 ROWS = {
@@ -61,50 +54,6 @@ class Counts:
     none_listing: int = 0  # titles in which the listing finds no keyword
     none_default: int = 0
     escaped: int = 0  # titles that hold markup or line breaks
-
-
-# The listing
-
-
-def listing_file(reference: Path, folder: Path) -> Path:
-    """The listing as a Python file; rebuilt into `folder` if the reference is the report."""
-    if reference.suffix == ".py":
-        return reference
-    out = folder / "keyword_encode.py"
-    tool = reference.parent / "tools/reference_encoder.py"
-    subprocess.run([sys.executable, tool, reference, out], check=True)
-    return out
-
-
-def listing_encoder(listing: Path) -> Any:
-    """The listing's own Encoder, which writes records of keywords alone."""
-    ray = SimpleNamespace(remote=lambda **_: lambda actor: actor)
-    names: dict[str, Any] = {"__name__": listing.stem}
-    with mock.patch.dict(sys.modules, ray=ray), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the listing's "\W" is no escape
-        exec(compile(listing.read_text(encoding="utf8"), listing, "exec"), names)
-    return names["Encoder"](
-        model=installed_model("en_core_web_sm"),
-        category_field=None,
-        keywords_field=None,
-        title_field=None,
-        body_field=None,
-        keyword_gen="title",
-        keyword_sep=",",
-        repeat=DRAWS,
-        max_keywords=MORE_THAN_ANY,
-        keyword_length_max=LENGTH_MAX,
-        start_token="",
-        end_token="",
-        DELIMS=names["DELIMS"],
-        PRONOUNS=names["PRONOUNS"],
-    )
-
-
-def listing_set(encoder: Any, title: str) -> set[str]:
-    """All keywords that the listing draws from for a title."""
-    records = encoder.generate_encoded_text({"title": title})
-    return {keyword for record in records for keyword in record.removesuffix("\n")[2:].split(" ")} - {""}
 
 
 # Ours
@@ -170,12 +119,12 @@ def compounds(doc: Doc) -> Iterator[Span]:
             yield doc[start : end + 1]
 
 
-def compare(titles: Sequence[str], encoder: Any, folder: Path) -> Counts:
+def compare(titles: Sequence[str], find: Callable[[str], set[str]], folder: Path) -> Counts:
     compatible, default = (encoded(titles, folder, compat) for compat in ("listing", None))
     counts = Counts()
     docs = spacy.load(installed_model("en_core_web_sm")).pipe(map(plain_quotes, titles))
     for title, doc in zip(tqdm(titles, unit="titles", disable=None), docs, strict=True):
-        listed = listing_set(encoder, title)
+        listed = find(title)
         count(counts, title, listed, default[title], is_equal=compatible[title] == listed)
         rows = rows_of(doc, listed, default[title])
         counts.rows.update(rows)
@@ -220,8 +169,8 @@ def main() -> None:
     with options.titles.open(encoding="utf8", newline="") as file:
         titles = [row["title"] for row in islice(csv.DictReader(file), options.limit)]
     with tempfile.TemporaryDirectory() as folder:
-        encoder = listing_encoder(listing_file(options.reference, Path(folder)))
-        counts = compare(titles, encoder, Path(folder))
+        find = listing.finder(listing.encoder_file(options.reference, Path(folder)))
+        counts = compare(titles, find, Path(folder))
     print(json.dumps(vars(counts), ensure_ascii=False) if options.json else "\n".join(table(counts)))
     sys.exit(counts.equal < counts.titles or counts.rows["other"] > 0)
 

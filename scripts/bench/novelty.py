@@ -6,18 +6,22 @@
 
 The titles are shuffled; some are kept back and looked up in an index of the others. The first of them are then compared
 with every indexed title, to count near copies that the index did not find. With --show, pairs are printed: near copies,
-and of those compared the pairs that only their key words part, and the pairs just below the threshold.
+and of those compared the pairs that only their key words part, and the pairs just below the threshold. --datasketch
+measures that library's tables of the same bands too (`pip install datasketch`).
 """
 
 import argparse
+import pickle
 import random
 import tempfile
 import time
+import tracemalloc
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from redditgen.minhash import BANDS, ROWS
 from redditgen.near_copies import has_other_key_words, jaccard, runs_of
 from redditgen.novelty import NAME, THRESHOLD, Index, normalised
 from redditgen.tables import table
@@ -52,6 +56,27 @@ def indexed(titles: Sequence[str], folder: Path) -> Index:
     print(f"  made and written in {built - start:.2f} s, read in {loaded - built:.3f} s")
     print(f"  {size / 1e6:.1f} MB, {size / len(index):.0f} bytes a title")
     return index
+
+
+def with_datasketch(titles: Iterable[str]) -> None:
+    """The titles' bands, without the titles, in datasketch's tables; prints what they take."""
+    from datasketch import MinHash, MinHashLSH
+
+    tables = MinHashLSH(params=(BANDS, ROWS), num_perm=BANDS * ROWS)
+    for number, title in enumerate(titles):
+        hashes = MinHash(num_perm=BANDS * ROWS)
+        hashes.update_batch([run.encode("utf8", "surrogatepass") for run in runs_of(normalised(title))])
+        tables.insert(number, hashes)
+    pickled = pickle.dumps(tables)
+    start = time.perf_counter()
+    pickle.loads(pickled)
+    seconds = time.perf_counter() - start
+    tracemalloc.start()
+    there = pickle.loads(pickled)
+    size = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    number = len(there.keys)
+    print(f"  datasketch: read in {seconds:.3f} s, {size / number:.0f} bytes a title in memory")
 
 
 def look_up(index: Index, titles: Sequence[str]) -> list[Pair]:
@@ -91,12 +116,15 @@ def main() -> None:
     parser.add_argument("--titles", dest="most", type=int, help="index at most so many")
     parser.add_argument("--lookups", type=int, default=3000)
     parser.add_argument("--compared", type=int, default=200, help="titles compared with every other one")
+    parser.add_argument("--datasketch", action="store_true")
     parser.add_argument("--show", type=int, default=0, help="pairs of a kind to print")
     options = parser.parse_args()
 
     titles, kept_back = split(options.titles, options.field, options.most, options.lookups)
     with tempfile.TemporaryDirectory() as folder:
         index = indexed(titles, Path(folder))
+    if options.datasketch:
+        with_datasketch(index)
     near = look_up(index, kept_back)
 
     pairs = list(nearest(kept_back[: options.compared], index, THRESHOLD - BELOW))

@@ -2,39 +2,26 @@
 """Count the titles that come back exactly from records: ours, and those of the report's own encoder and decoder.
 
     scripts/bench/roundtrip.py --titles reddit_titles.csv --titles posts.parquet
-        [--reference REPORT.txt --reference-encoder keyword_encode.py]
+        [--reference REPORT.txt]
 
-Ours go through `redditgen.markup` alone. With --reference, the text of the report, its decoder is taken from there; its
-encoder is given as a file. The records are made by the encoder's own code, which needs no spaCy where the keywords are
-ready, and go through files, as they do there. Exits 1 if one of ours is not equal.
+Ours go through `redditgen.markup` alone. With --reference, the report's text, its listings do the same: its encoder's
+records of ready keywords go through files, as they do there. Exits 1 if one of ours is not equal.
 """
 
 import argparse
 import csv
-import re
 import sys
 import tempfile
 import time
-import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
+import listing
 import pyarrow.parquet as pq
 
-from redditgen.markup import Record, build, parse
+from redditgen.markup import Record, build, escape, parse
 
-# What the PDF, from which the report's text comes, did to the listing's lines.
-REPAIRS = [
-    ("```\n", ""),
-    (r"single\nsection", "single section"),
-    (r"\n {3}with open", "\n    with open"),
-    (r"\nwith open", "\n    with open"),
-    (r"\n for doc", "\n        for doc"),
-    (r"\n f\.write", "\n            f.write"),
-]
 CATEGORY, KEYWORD = "category", "keyword"
 
 
@@ -50,25 +37,18 @@ def read_titles(path: Path) -> list[str]:
     return [row[0] for row in (head, *rows)]
 
 
-def decoder_of(report: Path) -> str:
-    """The code of the report's decoder, which is the last thing in it."""
-    text = report.read_text(encoding="utf8").replace("\r\n", "\n")
-    code = text[text.rindex("\nkeyword_decode.py\n") :].split("\n", 2)[2]
-    for wrong, right in REPAIRS:
-        code = re.sub(wrong, right, code)
-    return code
-
-
 def ours(titles: Sequence[str], _folder: Path) -> list[str]:
     records = [Record(category=CATEGORY, keywords=KEYWORD, title=title) for title in titles]
     parsed = [parse(build(record)) for record in records]
     return [title for title, record, got in zip(titles, records, parsed, strict=True) if got == record]
 
 
-def listings(report: Path, encoder: Path) -> Callable[[Sequence[str], Path], list[str]]:
+def listings(report: Path) -> Callable[[Sequence[str], Path], list[str]]:
     """The listing's way: its encoder's records in a file, its decoder's titles in another."""
-    decode_file = _run(decoder_of(report))["decode_file"]
-    made = _record_maker(_run(encoder.read_text(encoding="utf8")))
+    with tempfile.TemporaryDirectory() as name:
+        decode_file = listing.defined(listing.decoder_file(report, Path(name)))["decode_file"]
+        fields = {f"{field}_field": field for field in ("category", "keywords", "title")}
+        made = listing.encoder(listing.encoder_file(report, Path(name)), **fields, repeat=1, max_keywords=1)
 
     def back(titles: Sequence[str], folder: Path) -> list[str]:
         encoded, decoded = folder / "encoded.txt", folder / "decoded.txt"
@@ -79,33 +59,6 @@ def listings(report: Path, encoder: Path) -> Callable[[Sequence[str], Path], lis
         return decoded.read_text(encoding="utf8").split("\n" + "=" * 20 + "\n")
 
     return back
-
-
-def _run(code: str) -> dict[str, Any]:
-    """What a listing defines. spaCy and ray, which it imports, have no part in this."""
-    fakes: dict[str, Any] = {"spacy": SimpleNamespace(), "ray": SimpleNamespace(remote=lambda **_: lambda made: made)}
-    before = {name: sys.modules.get(name) for name in fakes}
-    sys.modules.update(fakes)
-    names: dict[str, Any] = {}
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SyntaxWarning)
-            warnings.simplefilter("ignore", DeprecationWarning)
-            exec(code, names)
-    finally:
-        for name, module in before.items():
-            sys.modules.pop(name) if module is None else sys.modules.update({name: module})
-    return names
-
-
-def _record_maker(listing: dict[str, Any]) -> Any:
-    """Its encoder as it is behind the loading of spaCy, for records of a category, ready keywords and a title."""
-    maker = listing["Encoder"].__new__(listing["Encoder"])
-    fields = {"category_field": "category", "keywords_field": "keywords", "title_field": "title", "body_field": None}
-    tokens = {"start_token": "<|startoftext|>", "end_token": "<|endoftext|>", "DELIMS": listing["DELIMS"]}
-    vars(maker).update(fields, **tokens, nlp=None, pattern=re.compile(r"\W+"), PRONOUNS=listing["PRONOUNS"])
-    vars(maker).update(keyword_gen="title", keyword_sep=",", repeat=1, max_keywords=1, keyword_length_max=20)
-    return maker
 
 
 def measure(name: str, way: Callable[[Sequence[str], Path], list[str]], titles: Sequence[str]) -> int:
@@ -122,18 +75,18 @@ def measure(name: str, way: Callable[[Sequence[str], Path], list[str]], titles: 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--titles", type=Path, action="append", required=True)
-    parser.add_argument("--reference", type=Path, help="the report's text, for its decoder")
-    parser.add_argument("--reference-encoder", type=Path, help="the report's keyword_encode.py")
+    parser.add_argument("--reference", type=Path, help="the report's text")
     options = parser.parse_args()
-    if (options.reference is None) != (options.reference_encoder is None):
-        parser.error("--reference and --reference-encoder go together")
     lost = 0
     for path in options.titles:
         titles = read_titles(path)
-        print(f"{path.name}: {len(titles):,} titles", flush=True)
+        escaped = [title for title in titles if escape(title) != title]
+        breaks = sum("\n" in title or "\r" in title for title in escaped)
+        told = f"{len(escaped):,} hold markup or line breaks ({len(escaped) / len(titles):.1%}), {breaks:,} the latter"
+        print(f"{path.name}: {len(titles):,} titles; {told}", flush=True)
         lost += measure("redditgen", ours, titles)
         if options.reference:
-            measure("the listing", listings(options.reference, options.reference_encoder), titles)
+            measure("the listing", listings(options.reference), titles)
     sys.exit(1 if lost else 0)
 
 

@@ -20,7 +20,7 @@ from redditgen.errors import OutputExists
 from redditgen.gpt2 import huggingface, huggingface_tokenizer
 from redditgen.gpt2.ctranslate2_model import specification
 from redditgen.gpt2.places import find_model, find_run
-from redditgen.gpt2.rundir import ModelDir, Weights
+from redditgen.gpt2.rundir import ModelDir
 from redditgen.gpt2.tokenizer import Tokenizer
 from redditgen.gpt2.weights import Hparams
 from redditgen.model_card import SNIPPETS, model_card
@@ -57,7 +57,7 @@ def export(settings: ExportSettings) -> Path:
         if run and settings.to in SNIPPETS:
             card = model_card(settings.name, run.step(), run.mark(), model.hparams, to=settings.to)
             (temporary / "README.md").write_text(card, encoding="utf8")
-        write_sidecar(temporary / _META, settings, inputs=[_weights_file(source)], step=run.step() if run else None)
+        write_sidecar(temporary / _META, settings, inputs=[source.weights()], step=run.step() if run else None)
         replaced = _set_aside(out)
     if replaced:
         shutil.rmtree(replaced, ignore_errors=True)
@@ -86,11 +86,6 @@ def _write_tf(folder: Path, model: _Model) -> None:
 
 
 _WRITERS: dict[str, Callable[[Path, _Model], None]] = {"hf": _write_hf, "ct2": _write_ct2, "tf": _write_tf}
-
-
-def _weights_file(source: Weights) -> Path:
-    """The file whose hash tells the weights: of ours the index, which holds a checksum of every tensor."""
-    return Path(f"{source.latest()}.index") if isinstance(source, ModelDir) else source.weights()
 
 
 def _refuse_existing(out: Path, overwrite: bool) -> None:

@@ -2,7 +2,7 @@
 
 It is an 'exact' copy where `normalised` makes both the same, and else 'near' where `near_copies` says so. Near copies
 are found by MinHash LSH with tables in numpy arrays, 150 bytes a title with its text: those of datasketch 2.0.0 take
-2,900 and, being pickled sets, 500 times as long to load.
+3,200 and, being pickled sets, 500 times as long to load (scripts/bench/novelty.py --datasketch).
 """
 
 import hashlib

@@ -5,28 +5,39 @@ and how long each was at the end of the last step. Whatever is behind that, a ki
 """
 
 import contextlib
+import dataclasses
 import json
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypedDict
 
-from redditgen import locks
+from redditgen import __version__, locks
 from redditgen.errors import InputError, OutputExists
-from redditgen.output import make_folder, refuse_existing
+from redditgen.output import make_folder, refuse_existing, settle, sha256, writing
 
 _STATE = "state.json"
 
 _log = logging.getLogger(__name__)
 
 
+class _State(TypedDict):
+    """What stands in the state's file; `facts` and `sizes`, in bytes, are those at the end of the last step."""
+
+    made_of: Mapping[str, Any]
+    steps: int
+    facts: dict[str, Any]
+    sizes: list[int]
+    whole: bool
+
+
 class Partial:
     """The files of a `partial` block; `steps` and `facts` are those of the last whole step."""
 
-    def __init__(self, folder: Path, files: Sequence[BinaryIO], state: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, files: Sequence[BinaryIO], state: _State) -> None:
         self._folder = folder
         self._files = files
         self._state = state
@@ -34,18 +45,15 @@ class Partial:
     @property
     def is_whole(self) -> bool:
         """Whether an earlier process wrote everything, and was killed before the files had their names."""
-        is_whole: bool = self._state["whole"]
-        return is_whole
+        return self._state["whole"]
 
     @property
     def steps(self) -> int:
-        steps: int = self._state["steps"]
-        return steps
+        return self._state["steps"]
 
     @property
     def facts(self) -> dict[str, Any]:
-        facts: dict[str, Any] = self._state["facts"]
-        return facts
+        return self._state["facts"]
 
     def read(self, number: int) -> str:
         """What the steps so far wrote to the file of a number."""
@@ -55,9 +63,9 @@ class Partial:
         """Write texts, each to the file of its number; they and `facts` are then there after whatever happens."""
         for number, text in texts:
             self._files[number].write(text.encode("utf8"))
-        for file in self._files:
+        for number, file in enumerate(self._files):
             file.flush()
-            os.fsync(file.fileno())
+            settle(self._folder / str(number))
         sizes = [file.tell() for file in self._files]
         self._state |= {"steps": self.steps + 1, "facts": dict(facts), "sizes": sizes}
         _write_state(self._folder, self._state)
@@ -76,16 +84,17 @@ def partial(
 
     Behind them come `asides`, files for going on alone, which are deleted then.
 
-    `made_of` is what the outputs depend on, as JSON has it. An InputError in the block takes the files away; after
-    anything else they wait for the next try. Raises OutputExists, and RedditgenError where another process is at it.
+    `made_of` is what the outputs depend on, as the function of that name gives it. An InputError in the block takes the
+    files away; after anything else they wait for the next try. Raises OutputExists, and RedditgenError where another
+    process is at it.
     """
     folder = outputs[0].with_name(f".{outputs[0].name}.partial")
     made_of = json.loads(json.dumps(made_of, default=str))
     refuse_existing(outputs[0], overwrite)
     make_folder(folder)
-    with _as_input_error(outputs[0]), locks.alone(folder, f"writing {outputs[0]}"):
+    with writing(outputs[0]), locks.alone(folder, f"writing {outputs[0]}"):
         try:
-            state = _state(folder, made_of)
+            state = _read_state(folder, made_of)
             for path in outputs[1:]:
                 refuse_existing(path, overwrite or state["whole"])
             with ExitStack() as files:
@@ -97,10 +106,16 @@ def partial(
             raise
 
 
-def _state(folder: Path, made_of: Mapping[str, Any]) -> dict[str, Any]:
+def made_of(settings: Any, files: Iterable[Path], *, but: Collection[str], **facts: Any) -> dict[str, Any]:
+    """What outputs depend on: settings (a dataclass) but for some, what is in files, facts, and this version."""
+    asked = {name: value for name, value in dataclasses.asdict(settings).items() if name not in but}
+    return {"redditgen": __version__, "settings": asked, "files": [sha256(path) for path in files], **facts}
+
+
+def _read_state(folder: Path, made_of: Mapping[str, Any]) -> _State:
     """That of an earlier process, if it made the same; else the folder is emptied."""
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-        state: dict[str, Any] = json.loads((folder / _STATE).read_text(encoding="utf8"))
+        state: _State = json.loads((folder / _STATE).read_text(encoding="utf8"))
         if state["made_of"] == made_of:
             return state
     for path in folder.iterdir():
@@ -108,16 +123,15 @@ def _state(folder: Path, made_of: Mapping[str, Any]) -> dict[str, Any]:
     return {"made_of": made_of, "steps": 0, "facts": {}, "sizes": [], "whole": False}
 
 
-def _write_state(folder: Path, state: Mapping[str, Any]) -> None:
+def _write_state(folder: Path, state: _State) -> None:
     temporary = folder / f"{_STATE}.tmp"
-    with temporary.open("w", encoding="utf8") as file:
-        json.dump(state, file)
-        file.flush()
-        os.fsync(file.fileno())
+    temporary.write_text(json.dumps(state), encoding="utf8")
+    settle(temporary)
     temporary.replace(folder / _STATE)
+    settle(folder)
 
 
-def _opened(files: ExitStack, folder: Path, number: int, state: Mapping[str, Any]) -> BinaryIO:
+def _opened(files: ExitStack, folder: Path, number: int, state: _State) -> BinaryIO:
     file = files.enter_context((folder / str(number)).open("ab"))
     file.truncate(state["sizes"][number] if state["sizes"] else 0)
     file.seek(0, os.SEEK_END)
@@ -129,6 +143,7 @@ def _move(folder: Path, outputs: Sequence[Path]) -> None:
     for number, path in reversed(list(enumerate(outputs))):
         with contextlib.suppress(FileNotFoundError):  # moved by a process that was killed at it
             (folder / str(number)).replace(path)
+    settle(outputs[0].parent)
     shutil.rmtree(folder)
 
 
@@ -137,11 +152,3 @@ def _leave(folder: Path, output: Path, error: BaseException) -> None:
         shutil.rmtree(folder, ignore_errors=True)
     elif not isinstance(error, OutputExists):
         _log.warning("%s: not whole yet; the same command goes on with it", output)
-
-
-@contextmanager
-def _as_input_error(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"{path}: can't be written: {error.strerror or error}") from error

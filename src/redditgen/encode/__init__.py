@@ -7,14 +7,11 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import closing
-from dataclasses import asdict
 from itertools import groupby, islice
 from operator import itemgetter
 from pathlib import Path
 from random import Random
-from typing import Any
 
-from redditgen import __version__
 from redditgen.encode import batches, reading
 from redditgen.encode.reading import Row
 from redditgen.encode.spacy_keywords import versions
@@ -22,8 +19,8 @@ from redditgen.encode.workers import encoded_by_ray, encoded_here
 from redditgen.errors import InputError
 from redditgen.interrupts import ended_like_ctrl_c
 from redditgen.keywords import normalise
-from redditgen.output import refuse_existing, sha256, write_sidecar
-from redditgen.partial import Partial, partial
+from redditgen.output import refuse_existing, write_sidecar
+from redditgen.partial import Partial, made_of, partial
 from redditgen.progress import Progress
 from redditgen.rows import reading as reading_text
 from redditgen.settings import EncodeSettings
@@ -44,11 +41,16 @@ def encode(settings: EncodeSettings) -> dict[str, int]:
     started = time.monotonic()
     of_spacy = versions(settings)
     only = _listed(settings.keywords_list)
+    files = [settings.input, *filter(None, [settings.keywords_list])]
     counts: Counter[str] = Counter()
     with (
         ended_like_ctrl_c(),
         table(settings.input, made_by="`redditgen fetch` makes one, or name a CSV of your own") as titles,
-        partial(settings.outputs, _made_of(settings, of_spacy), overwrite=settings.overwrite) as output,
+        partial(
+            settings.outputs,
+            made_of(settings, files, but=_NOT_IN_THE_FILE, **of_spacy),
+            overwrite=settings.overwrite,
+        ) as output,
     ):
         if not output.is_whole:
             _write(output, reading.rows(titles, settings, counts), settings, only, counts)
@@ -57,7 +59,7 @@ def encode(settings: EncodeSettings) -> dict[str, int]:
     for path, records in zip(settings.outputs, [counts["records"] - sum(of_shares), *of_shares], strict=True):
         if not records:
             _log.warning("%s: is empty, since --split left no title for it", path)
-        write_sidecar(path, settings, inputs=[settings.input], counts=counts, versions=of_spacy)
+        write_sidecar(path, settings, inputs=files, counts=counts, versions=of_spacy)
     _log.info("%s: %s", settings.output, _summary(counts, time.monotonic() - started))
     return dict(counts)
 
@@ -95,13 +97,6 @@ def _summary(counts: Counter[str], seconds: float) -> str:
         f"{counts['records']} records of {counts['titles']} titles in {counts['categories']} categories, "
         f"{counts['skipped']} rows without a title skipped, {seconds:.0f} s"
     )
-
-
-def _made_of(settings: EncodeSettings, of_spacy: dict[str, str]) -> dict[str, Any]:
-    """What the bytes of the output depend on."""
-    asked = {name: value for name, value in asdict(settings).items() if name not in _NOT_IN_THE_FILE}
-    files = [settings.input, *filter(None, [settings.keywords_list])]
-    return {"redditgen": __version__, "settings": asked, "files": [sha256(path) for path in files], **of_spacy}
 
 
 def _listed(path: Path | None) -> frozenset[str] | None:

@@ -1,48 +1,36 @@
 """Keywords of many texts with a spaCy model."""
 
-import logging
 import re
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from redditgen.errors import InputError, MissingError
+from redditgen.imports import without
 from redditgen.keywords import keywords_of, plain_quotes
 from redditgen.listing_keywords import listing_keywords_of
 from redditgen.settings import EncodeSettings
 
 if TYPE_CHECKING:
     from spacy.language import Language
+    from spacy.tokens import Doc
 
 _NOT_NEEDED = ["senter", "entity_linker", "textcat", "textcat_multilabel", "spancat"]
 _NOT_FOR_LEMMAS = ("parser", "ner")
 _PARSED_AT_ONCE = 20_000  # characters, longest text times texts; more is no faster and takes more memory
 _LOOKED_THROUGH = 50_000  # characters of a text; Reddit's have up to 40,000, and the parser takes 1 GB for 100,000
 
-_log = logging.getLogger(__name__)
-
 Find = Callable[[Sequence[str]], list[tuple[str, ...]]]
+Read = TypeVar("Read")
 
 
 def finder(settings: EncodeSettings) -> Find:
     """A function from texts to their keywords; raises RedditgenError where the model is not there or does not load."""
-    nlp = _loaded(installed_model(settings.spacy_model))
     rules = listing_keywords_of if settings.compat else keywords_of
-
-    def find(texts: Sequence[str]) -> list[tuple[str, ...]]:
-        from threadpoolctl import threadpool_limits
-
-        longest = min(max(map(len, texts)), _LOOKED_THROUGH) or 1
-        at_once = max(1, _PARSED_AT_ONCE // longest)
-        # The matrices are too small for more than one thread, and another number of them may round otherwise.
-        with threadpool_limits(1, user_api="blas"), nlp.memory_zone():  # else the vocabulary keeps every word ever seen
-            docs = nlp.pipe((plain_quotes(text[:_LOOKED_THROUGH]) for text in texts), batch_size=at_once)
-            return [rules(doc, settings.keyword_length_max) for doc in docs]
-
-    return find
+    nlp = _loaded(installed_model(settings.spacy_model))
+    return lambda texts: _parsed(nlp, texts, lambda doc: rules(doc, settings.keyword_length_max))
 
 
 def words_finder(model: str) -> Callable[[Sequence[str]], list[list[frozenset[str]]]]:
@@ -50,49 +38,48 @@ def words_finder(model: str) -> Callable[[Sequence[str]], list[list[frozenset[st
 
     Raises RedditgenError as `finder` does.
     """
-    nlp = _loaded(installed_model(model), without=_NOT_FOR_LEMMAS)
-
-    def find(texts: Sequence[str]) -> list[list[frozenset[str]]]:
-        from threadpoolctl import threadpool_limits
-
-        with threadpool_limits(1, user_api="blas"), nlp.memory_zone():
-            docs = nlp.pipe(plain_quotes(text[:_LOOKED_THROUGH]) for text in texts)
-            return [[frozenset({token.text.casefold(), token.lemma_.casefold()}) for token in doc] for doc in docs]
-
-    return find
+    nlp = _loaded(installed_model(model), exclude=_NOT_FOR_LEMMAS)
+    return lambda texts: _parsed(nlp, texts, _forms)
 
 
-def _loaded(model: str, without: Sequence[str] = ()) -> "Language":
-    with _without_torch(model):
+def _forms(doc: "Doc") -> list[frozenset[str]]:
+    return [frozenset({token.text.casefold(), token.lemma_.casefold()}) for token in doc]
+
+
+def _parsed(nlp: "Language", texts: Sequence[str], read: Callable[["Doc"], Read]) -> list[Read]:
+    """What is read from each text; the texts should be of like length."""
+    from threadpoolctl import threadpool_limits
+
+    longest = min(max(map(len, texts), default=0), _LOOKED_THROUGH) or 1
+    at_once = max(1, _PARSED_AT_ONCE // longest)
+    # The matrices are too small for more than one thread, and another number of them may round otherwise.
+    with threadpool_limits(1, user_api="blas"), nlp.memory_zone():  # else the vocabulary keeps every word ever seen
+        docs = nlp.pipe((plain_quotes(text[:_LOOKED_THROUGH]) for text in texts), batch_size=at_once)
+        return list(map(read, docs))
+
+
+def _loaded(model: str, exclude: Sequence[str] = ()) -> "Language":
+    # spaCy imports torch where it can, which takes longer than all else, and which only a transformer needs.
+    with nullcontext() if _needs_more(model) else without("torch"):
         import spacy
         from thinc.api import get_current_ops, set_current_ops
 
     before = get_current_ops()
     set_current_ops(_ops())
     try:
-        return spacy.load(model, exclude=[*_NOT_NEEDED, *without])
+        return spacy.load(model, exclude=[*_NOT_NEEDED, *exclude])
     except (OSError, ValueError, ImportError) as error:
         raise InputError(f"spaCy model '{model}' can't be loaded: {error}") from error
     finally:
         set_current_ops(before)
 
 
-@contextmanager
-def _without_torch(model: str) -> Iterator[None]:
-    """spaCy imports torch where it can, which takes longer than all else, and which only a transformer needs."""
+def _needs_more(model: str) -> bool:
+    """Whether a model asks for more than spaCy, as those of transformers do, or does not say what it asks for."""
     try:
-        needs_more = any(re.split(r"[^\w-]", asked)[0] != "spacy" for asked in requires(model) or ())
+        return any(re.split(r"[^\w-]", asked)[0] != "spacy" for asked in requires(model) or ())
     except (PackageNotFoundError, ValueError):
-        needs_more = True
-    modules: dict[str, Any] = sys.modules
-    if needs_more or "torch" in modules:
-        yield
-        return
-    modules["torch"] = None  # as if it were not installed
-    try:
-        yield
-    finally:
-        del modules["torch"]
+        return True
 
 
 def _ops() -> Any:

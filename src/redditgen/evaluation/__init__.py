@@ -21,7 +21,7 @@ from redditgen.gpt2.places import find_run
 from redditgen.gpt2.rundir import ModelDir
 from redditgen.markup import Record
 from redditgen.novelty import NAME as INDEX
-from redditgen.output import refuse_existing, sha256, whole
+from redditgen.output import refuse_existing, refuse_unwritable, sha256, whole
 from redditgen.settings import EvaluateSettings
 
 if TYPE_CHECKING:
@@ -111,6 +111,7 @@ def write(settings: EvaluateSettings) -> Evaluation:
     out = settings.output
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out: {out} is a file; name a folder")
+    refuse_unwritable(out / JSON)
     for name in (JSON, HTML):
         refuse_existing(out / name, settings.overwrite)
     made = evaluate(settings)
@@ -168,5 +169,7 @@ def _warn_of_another_split(settings: EvaluateSettings, run: ModelDir, bits: Figu
 
 
 def _inputs(settings: EvaluateSettings, run: ModelDir) -> list[Path]:
-    weights, index = Path(f"{run.latest()}.index"), run.path / INDEX  # the former holds a checksum of every tensor
-    return [*dataset.files(settings.finetuned.dataset), weights, *([index] if index.exists() else [])]
+    """The files that the figures depend on."""
+    index = run.path / INDEX
+    more = filter(None, (settings.words, run.weights(), index if index.exists() else None))
+    return [*dataset.files(settings.finetuned.dataset), *more]

@@ -10,14 +10,14 @@ from redditgen.errors import MissingError
 from redditgen.evaluation import measures
 from redditgen.evaluation.measures import HELD_OUT, Figure, mean
 from redditgen.evaluation.samples import Sample
-from redditgen.generate.filters import Candidate, Filter, filters
+from redditgen.generate.filters import Candidate, Filter, safe
 from redditgen.generate.prompts import Prompt
 from redditgen.generate.texts import UNFINISHED
 from redditgen.gpt2.rundir import ModelDir
 from redditgen.keyword_hits import Hits
 from redditgen.markup import Record
 from redditgen.novelty import Index
-from redditgen.settings import EvaluateSettings, GenerateSettings
+from redditgen.settings import EvaluateSettings
 
 _log = logging.getLogger(__name__)
 
@@ -35,11 +35,7 @@ class Judge:
     @classmethod
     def of(cls, settings: EvaluateSettings, run: ModelDir) -> "Judge":
         """Raises RedditgenError where a list or spaCy's model is not there or to be read."""
-        asked = GenerateSettings(
-            run=settings.run, checkpoint_dir=settings.checkpoint_dir, novel=False, words=settings.words
-        )
-        [safe] = filters(asked, run, (), is_raw=False)
-        return cls(Hits(), safe, _index(run), settings.novel_threshold)
+        return cls(Hits(), safe(settings.words), _index(run), settings.novel_threshold)
 
 
 def _index(run: ModelDir) -> Index | None:
@@ -84,10 +80,10 @@ def of_novelty(titles: Sequence[str], index: Index, threshold: float, seed: int)
     return [mean(name, [kind == wanted for kind in kinds], seed=seed) for name, wanted in shares.items()]
 
 
-def of_safety(titles: Sequence[str], real: Sequence[str], safe: Filter, seed: int) -> Iterator[Figure]:
+def of_safety(titles: Sequence[str], real: Sequence[str], is_safe: Filter, seed: int) -> Iterator[Figure]:
     """What share of the titles a word list hits, as `generate --sfw` would leave them out."""
     for some, of in ((titles, measures.GENERATED), (real, HELD_OUT)):
-        found = safe([Candidate(Record(title=title), Prompt()) for title in some])
+        found = is_safe([Candidate(Record(title=title), Prompt()) for title in some])
         yield mean("unsafe", [fault is not None for fault in found], seed=seed, of=of)
 
 

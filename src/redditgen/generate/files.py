@@ -3,11 +3,10 @@
 import logging
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from redditgen import __version__
 from redditgen.errors import UsageError
 from redditgen.generate.drawing import TITLES, State
 from redditgen.generate.filters import Seen, key_of
@@ -16,8 +15,8 @@ from redditgen.generate.report import counts_of, report
 from redditgen.generate.stage import Stage, seed_of
 from redditgen.generate.titles import Title, columns, file_text
 from redditgen.interrupts import ended_like_ctrl_c
-from redditgen.output import refuse_existing, sha256, write_sidecar
-from redditgen.partial import Partial, partial
+from redditgen.output import refuse_existing, write_sidecar
+from redditgen.partial import Partial, made_of, partial
 from redditgen.progress import Progress
 from redditgen.rows import check_rows_file
 from redditgen.settings import GenerateSettings
@@ -39,10 +38,8 @@ def write(settings: GenerateSettings) -> int:
     refuse_existing(out, settings.overwrite)
     stage, asks = Stage(settings), asked(settings)
     total = stage.check(asks)
-    with (
-        ended_like_ctrl_c(),
-        partial([out], _made_of(stage), overwrite=settings.overwrite, asides=1) as output,
-    ):
+    made = made_of(settings, stage.inputs, but=_NOT_IN_THE_FILE, **stage.facts)
+    with ended_like_ctrl_c(), partial([out], made, overwrite=settings.overwrite, asides=1) as output:
         writing = _Writing(output, stage, out)
         if not output.is_whole:
             writing.write(asks, total)
@@ -53,13 +50,6 @@ def write(settings: GenerateSettings) -> int:
     write_sidecar(out, made_with, inputs=stage.inputs, counts=counts, **stage.facts, synthetic=True)
     _log.info("%s: %d titles", out, counts[TITLES])
     return counts[TITLES]
-
-
-def _made_of(stage: Stage) -> dict[str, Any]:
-    """What the bytes of the output depend on."""
-    settings = {name: value for name, value in asdict(stage.settings).items() if name not in _NOT_IN_THE_FILE}
-    hashes = [sha256(path) for path in stage.inputs]
-    return {"redditgen": __version__, "settings": settings, "files": hashes, **stage.facts}
 
 
 class _Writing:

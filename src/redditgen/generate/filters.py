@@ -53,7 +53,7 @@ def filters(settings: GenerateSettings, run: ModelDir, blocked: Collection[str],
 
     Raises RedditgenError where one lacks what it needs.
     """
-    chosen: list[Filter] = [_safe(settings.words, blocked)] if settings.sfw else []
+    chosen: list[Filter] = [safe(settings.words, blocked)] if settings.sfw else []
     if is_raw:
         _refuse_for_raw(settings)
         return chosen
@@ -83,8 +83,8 @@ def _refuse_for_raw(settings: GenerateSettings) -> None:
             raise UsageError(f"{option}: is about titles, and a prefix or a run of plain text makes none; leave it out")
 
 
-def _safe(words: Path | None, blocked: Collection[str]) -> Filter:
-    """By fetch's word list and categories; Arrow finds words with RE2, as DuckDB does."""
+def safe(words: Path | None, blocked: Collection[str] = ()) -> Filter:
+    """By fetch's word list, or `words`, and by category; Arrow finds words with RE2, as DuckDB does."""
     pattern = lists.words(words)
 
     def find(candidates: Sequence[Candidate]) -> Faults:

@@ -27,13 +27,17 @@ _log = logging.getLogger(__name__)
 
 def counts_of(counts: Counter[str]) -> dict[str, int]:
     """For the sidecar: titles, the samples that were looked at for them, and what each filter took."""
-    faults = {name: counts[name] for name in _IN_WORDS if counts[name]}
+    faults = _faults(counts)
     return {TITLES: counts[TITLES], "samples": counts[TITLES] + sum(faults.values()), **faults}
+
+
+def _faults(counts: Counter[str]) -> dict[str, int]:
+    return {name: counts[name] for name in _IN_WORDS if counts[name]}
 
 
 def report(settings: GenerateSettings, asked: int, counts: Counter[str]) -> None:
     """Say what was drawn again and what is missing; raises InputError where that is everything."""
-    faults = {name: counts[name] for name in _IN_WORDS if counts[name]}
+    faults = _faults(counts)
     why = ", ".join(f"{number} {_IN_WORDS[name][0]}" for name, number in faults.items())
     missing = asked - counts[TITLES]
     if not missing:

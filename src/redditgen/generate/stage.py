@@ -44,10 +44,12 @@ class Stage:
     @property
     def inputs(self) -> list[Path]:
         """The files that the titles depend on."""
-        weights = Path(f"{self.run.latest()}.index")  # it holds a checksum of every tensor
         index = self.run.path / novelty.NAME
         is_indexed = not self._is_raw and self.settings.novel is not False and index.exists()
-        return [weights, *filter(None, (self.settings.prompts, self.settings.words, index if is_indexed else None))]
+        return [
+            self.run.weights(),
+            *filter(None, (self.settings.prompts, self.settings.words, index if is_indexed else None)),
+        ]
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -5,7 +5,6 @@ ctranslate2-<step>-<precision>/   model.bin, config.json, vocabulary.json, and t
 
 import os
 import shutil
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from redditgen.errors import InputError
 from redditgen.gpt2.rundir import ModelDir
 from redditgen.gpt2.tokenizer import Tokenizer
 from redditgen.gpt2.weights import Hparams
+from redditgen.imports import without
 from redditgen.markup import END
 from redditgen.output import sha256, whole_folder
 
@@ -31,7 +31,7 @@ def built(model: ModelDir, precision: str) -> Path:
     Those that were used last are kept, any others deleted.
     """
     folder = model.path / f"ctranslate2-{model.step()}-{precision}"
-    made_of = sha256(Path(f"{model.latest()}.index"))  # it holds a checksum of every tensor
+    made_of = sha256(model.weights())
     if not _is_of(folder, made_of):
         shutil.rmtree(folder, ignore_errors=True)
         _build(folder, model, precision, made_of)
@@ -61,7 +61,8 @@ def _build(folder: Path, model: ModelDir, precision: str, made_of: str) -> None:
 
 def specification(hparams: Hparams, tokenizer: Tokenizer, tensors: "Tensors", precision: str = FLOAT32) -> Any:
     """A GPT-2 as CTranslate2's model specification, whose `save` writes a folder that its Generator reads."""
-    specs = _specs()
+    with without("torch"):  # which CTranslate2 imports for seconds where it can, and needs for bfloat16 alone
+        from ctranslate2 import specs
     spec = specs.TransformerDecoderModelSpec.from_config(
         hparams.n_layer, hparams.n_head, pre_norm=True, activation=specs.Activation.GELUTanh
     )
@@ -83,20 +84,6 @@ def specification(hparams: Hparams, tokenizer: Tokenizer, tensors: "Tensors", pr
     spec.validate()
     spec.optimize(quantization=precision)
     return spec
-
-
-def _specs() -> Any:
-    """ctranslate2.specs without torch, which it imports for 3 s where it can, and needs for bfloat16 alone."""
-    modules: dict[str, Any] = sys.modules
-    is_loaded = "torch" in modules
-    if not is_loaded:
-        modules["torch"] = None  # as if it were not installed
-    try:
-        from ctranslate2 import specs
-    finally:
-        if not is_loaded:
-            del modules["torch"]
-    return specs
 
 
 def _layer_norm(spec: Any, tensors: "Tensors", name: str) -> None:

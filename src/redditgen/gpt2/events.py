@@ -14,8 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from redditgen.errors import InputError
 from redditgen.gpt2.metrics import Report
+from redditgen.output import writing
 
 if TYPE_CHECKING:
     from tensorboard.compat.proto.event_pb2 import Event
@@ -33,10 +33,8 @@ class Events:
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         self._path = folder / f"{_PREFIX}{_second(folder):010d}.{socket.gethostname()}.{os.getpid()}"
-        try:
+        with writing(self._path):
             self._writer = RecordWriter(self._path.open("ab"))
-        except OSError as error:
-            raise self._failed(error) from error
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
         session = SessionLog(status=SessionLog.START)
         self._write(Event(wall_time=time.time(), step=start + 1, session_log=session))
@@ -51,14 +49,9 @@ class Events:
         self._write(Event(wall_time=time.time(), step=report.step, summary=Summary(value=values)))
 
     def _write(self, event: "Event") -> None:
-        try:
+        with writing(self._path):
             self._writer.write(event.SerializeToString())
             self._writer.flush()
-        except OSError as error:
-            raise self._failed(error) from error
-
-    def _failed(self, error: OSError) -> InputError:
-        return InputError(f"{self._path}: can't be written: {error.strerror or error}")
 
     def __enter__(self) -> Self:
         return self

@@ -12,6 +12,7 @@ stopped, and so do `adapters-500/`, of which the checkpoint has the product (see
 import re
 import shutil
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -115,6 +116,10 @@ class ModelDir:
     def tensors(self) -> "Tensors":
         return bundle.read(self.latest(), self.hparams().shapes())
 
+    def weights(self) -> Path:
+        """The file whose hash tells the weights: the index of that checkpoint, with a checksum of every tensor."""
+        return Path(f"{self.latest()}.index")
+
     def step(self) -> int:
         """The step of the newest checkpoint; 0 for a base model."""
         _, _, number = self.latest().name.rpartition("-")
@@ -151,8 +156,11 @@ class ModelDir:
             return
         for name in ("checkpoint", "counter", "metrics.jsonl", PLOT, self.mark_path.name):
             _delete(self.path / name)
-        for path in (*self._of_steps(), *self.path.glob("events.out.tfevents.*"), *self.path.glob("ctranslate2-*")):
+        made = ("events.out.tfevents.*", "ctranslate2-*", "evaluation/evaluation.*")
+        for path in (*self._of_steps(), *(path for pattern in made for path in self.path.glob(pattern))):
             _delete(path)
+        with suppress(OSError):  # it is not there, or holds what others put there
+            (self.path / "evaluation").rmdir()
 
     def _delete_steps_after(self, step: int) -> None:
         """They come again. What was killed just before it named its new checkpoint has left a whole one."""
