@@ -43,18 +43,18 @@ def test_4_gb_leave_3_2_for_tensors() -> None:
 
 def test_with_room_for_all_nothing_is_given_up() -> None:
     plan = chosen(work("1558M"), Asked("float32"), 200 * GB)
-    assert plan == Plan(train="full", batch=32, precision="float32")
+    assert plan == Plan(train="full", tokens=2048, precision="float32")
 
 
 def test_less_memory_never_trains_more() -> None:
-    """What learns, then the bits of what does not, then the records at once, go down with the memory."""
+    """What learns, then the bits of what does not, then the tokens at once, go down with the memory."""
     ranks = []
     for tenths in range(120, 12, -2):
         try:
             plan = chosen(work("355M"), Asked("bfloat16"), room(tenths * GB // 10))
         except InputError:
             break
-        ranks.append((plan.train == "full", plan.optimizer_bits, plan.weight_bits, -plan.checkpointing, plan.batch))
+        ranks.append((plan.train == "full", plan.optimizer_bits, plan.weight_bits, -plan.checkpointing, plan.tokens))
     assert ranks == sorted(ranks, reverse=True)
     assert len(set(ranks)) > 8
 
@@ -72,11 +72,11 @@ def test_a_plan_keeps_to_what_is_asked() -> None:
 
 
 def test_more_of_anything_takes_more() -> None:
-    plan, small = Plan(batch=8, precision="bfloat16"), work("124M")
+    plan, small = Plan(tokens=512, precision="bfloat16"), work("124M")
     least = predicted(small, plan)
-    for heavier in (replace(small, length=128), replace(small, hparams=work("355M").hparams)):
+    for heavier in (replace(small, length=1024), replace(small, hparams=work("355M").hparams)):
         assert predicted(heavier, plan) > least
-    assert predicted(small, replace(plan, batch=16)) > least
+    assert predicted(small, replace(plan, tokens=1024)) > least
     for lighter in (
         replace(plan, checkpointing=True),
         replace(plan, optimizer_bits=8),
@@ -121,11 +121,23 @@ def test_without_bitsandbytes_its_command_is_named_where_it_would_help() -> None
 
 def test_a_lighter_plan_halves_the_records_and_then_computes_twice() -> None:
     steps = []
-    lighter = Plan().lighter(rows=5)
+    lighter = Plan().lighter(rows=5, length=10)
     while lighter:
-        steps.append((lighter.batch, lighter.checkpointing))
-        lighter = lighter.lighter(rows=5)
-    assert steps == [(3, False), (2, False), (1, False), (1, True)]
+        steps.append((lighter.tokens, lighter.checkpointing))
+        lighter = lighter.lighter(rows=5, length=10)
+    assert steps == [(30, False), (20, False), (10, False), (10, True)]
+
+
+def test_a_record_of_many_tokens_takes_none_of_the_others_along() -> None:
+    """Rows are counted by their own length, and one is computed whatever its length."""
+    plan = Plan(tokens=2048)
+    assert [plan.rows(32, length) for length in (20, 64, 65, 369, 1024, 4096)] == [32, 32, 31, 5, 2, 1]
+    assert Plan().rows(32, 1024) == 32
+
+
+def test_no_more_is_computed_at_once_than_makes_it_faster() -> None:
+    assert chosen(work("124M", length=512, device="cpu"), Asked("float32"), 200 * GB).tokens == 2048
+    assert chosen(work("124M", length=1024, batch=1, device="cpu"), Asked("float32"), 200 * GB).tokens == 1024
 
 
 @pytest.mark.parametrize(
@@ -147,7 +159,7 @@ def test_the_plan_is_said_before_the_first_step(finetuning: Settings, caplog: py
         finetune(finetuning(memory="4GB"))
     lines = [record.getMessage() for record in caplog.records]
     [plan] = [line for line in lines if line.startswith("plan: ")]
-    assert plan == "plan: full, 8 records at once, float32; at most 0.6 GB of 4.0 GB by --memory"
+    assert plan == "plan: full, 224 tokens at once, float32; at most 0.6 GB of 4.0 GB by --memory"
     assert lines.index(plan) < next(number for number, line in enumerate(lines) if line.startswith("[0 |"))
 
 
@@ -157,7 +169,7 @@ def test_a_plan_of_fewer_records_at_once_makes_the_same_run(
     usual, split = finetuning(run="usual"), finetuning(run="split")
     finetune(usual)
     chosen_plan = planning.plan
-    monkeypatch.setattr(planning, "plan", lambda *given: replace(chosen_plan(*given), batch=3))
+    monkeypatch.setattr(planning, "plan", lambda *given: replace(chosen_plan(*given), tokens=60))
     finetune(split)
     losses = [
         [report.loss for report in ModelDir(settings.checkpoint_dir / settings.run).metrics.reports()][1:]
@@ -217,7 +229,7 @@ batch = tokens[:, :-1], tokens[:, 1:]
 def training(plan):
     return Training(hparams, partial(random_tensors, hparams), rate=1e-3, end=10, plan=plan)
 
-wanted = [training(Plan(batch=8)).step(1, batch)]
+wanted = [training(Plan(tokens=8 * 256)).step(1, batch)]
 limited = training(Plan())
 limited.step(1, (batch[0][:1], batch[1][:1]))
 [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmSize")]
@@ -233,12 +245,12 @@ print(found.plan)
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits a process's memory so")
 def test_where_memory_runs_out_the_same_step_goes_on_with_less_at_once() -> None:
-    """A real limit: 150 MB more than the process has, where all records at once take some 700 MB."""
+    """A real limit: 150 MB more than the process has, where all rows at once take some 700 MB."""
     done = out_of_memory(150_000_000)
     assert done.returncode == 0, done.stderr
     said = done.stderr.splitlines()
     assert said[0] == (
-        "memory ran out with full, all records at once, float32; going on with full, 32 records at once, float32"
+        "memory ran out with full, all of a batch at once, float32; going on with full, 8192 tokens at once, float32"
     )
     assert f"going on with {done.stdout.strip()}" in said[-1]
 
@@ -258,9 +270,9 @@ def test_where_there_is_no_memory_for_one_record_the_error_says_what_to_do(
     ):
         trained.step(1, batch(0, hparams))
     assert [record.getMessage().partition("going on with ")[2] for record in caplog.records] == [
-        "full, 2 records at once, float32",
-        "full, 1 record at once, float32",
-        "full, 1 record at once, float32, layers computed twice",
+        "full, 22 tokens at once, float32",
+        "full, 11 tokens at once, float32",
+        "full, 11 tokens at once, float32, layers computed twice",
     ]
     assert all((tensor == before[name]).all() for name, tensor in trained.tensors().items())
 

@@ -94,7 +94,7 @@ def test_ten_steps_are_five_and_five_more_bit_for_bit(hparams: Hparams) -> None:
     [
         {"optimizer_bits": 8},
         {"optimizer_bits": 8, "precision": "bfloat16", "checkpointing": True},
-        {"optimizer_bits": 8, "precision": "float16", "batch": 2},
+        {"optimizer_bits": 8, "precision": "float16", "tokens": 24},
         {"precision": "bfloat16"},
         {"precision": "float16"},
         {"train": "head"},
@@ -124,7 +124,7 @@ def test_every_plan_learns_and_goes_on_bit_for_bit(hparams: Hparams, plan: dict[
 def test_how_many_records_are_computed_at_once_changes_no_step(
     hparams: Hparams, plan: dict[str, Any], size: int
 ) -> None:
-    whole, parts = training(hparams, **plan), training(hparams, batch=size, **plan)
+    whole, parts = training(hparams, **plan), training(hparams, tokens=size * len(batch(0, hparams)[0][0]), **plan)
     tolerance = 1e-3 if plan else 1e-5  # gradients are added up in 16 bits
     assert learn(parts, range(1, 6)) == pytest.approx(learn(whole, range(1, 6)), rel=tolerance)
 

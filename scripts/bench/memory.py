@@ -44,7 +44,7 @@ TABLE: dict[str, dict[str, Any]] = {
 }
 EVERY_KIND = [
     Plan(),
-    Plan(batch=8),
+    Plan(tokens=512),
     Plan(checkpointing=True),
     Plan(precision="bfloat16"),
     Plan(precision="float16"),
@@ -57,14 +57,14 @@ EVERY_KIND = [
     *(Plan(train="lora", precision="bfloat16", weight_bits=bits, checkpointing=True) for bits in (8, 4)),
 ]
 ON_A_CPU = [
-    Plan(batch=32),
-    Plan(batch=8),
-    Plan(batch=32, checkpointing=True),
-    Plan(batch=32, precision="bfloat16"),
-    Plan(batch=32, optimizer_bits=8, checkpointing=True),
-    Plan(train="head", batch=32),
-    Plan(train="lora", batch=32),
-    Plan(train="lora", batch=32, precision="bfloat16", weight_bits=4),
+    Plan(tokens=2048),
+    Plan(tokens=512),
+    Plan(tokens=2048, checkpointing=True),
+    Plan(tokens=2048, precision="bfloat16"),
+    Plan(tokens=2048, optimizer_bits=8, checkpointing=True),
+    Plan(train="head", tokens=2048),
+    Plan(train="lora", tokens=2048),
+    Plan(train="lora", tokens=2048, precision="bfloat16", weight_bits=4),
 ]
 
 
@@ -143,7 +143,7 @@ def measured(work: dict[str, Any], plan: dict[str, Any], steps: int, titles: str
     todo, hparams = Plan(**plan), Hparams(**work.pop("hparams"))
     doing = Work(hparams, **work)
     small = Hparams(64, 16, 64, 2, 1)
-    warm = replace(todo, batch=None)  # libraries are loaded and threads started before anything is measured
+    warm = replace(todo, tokens=None)  # libraries are loaded and threads started before anything is measured
     learn(Training(small, partial(random_tensors, small), rate=1e-4, end=9, plan=warm), [made_up(small, 2, 8)])
     on_gpu = torch.cuda.is_available()
     if on_gpu:

@@ -14,6 +14,7 @@ from redditgen.gpt2.weights import Hparams
 OUTSIDE = 500_000_000
 FRAGMENTED = 0.075  # share of the memory that allocators lose between blocks
 LOGITS_AT_ONCE = 256  # rows of logits that stand together, each twice in float32
+AT_ONCE = {"cpu": 2048, "cuda": 16_384}  # positions; more together are no faster
 INSTALL_BITSANDBYTES = "pip install 'redditgen[bitsandbytes]'"
 
 TRAINED = ("full", "layers", "head", "lora")
@@ -29,7 +30,7 @@ _RANKS = 16  # widths of A and B of a layer's four adapters together, for each r
 
 @dataclass(frozen=True)
 class Plan:
-    """How to train: what learns, how many records at once, and in which precision what is kept.
+    """How to train: what learns, how much is computed at once, and in which precision what is kept.
 
     full: everything; layers: all but the embeddings and the last norm; head: the last layer and the norm behind it;
     lora: adapters beside the layers' matrices. With `optimizer_bits` 8 AdamW's states take 8 bits and the gradients 16.
@@ -37,8 +38,8 @@ class Plan:
     """
 
     train: str = "full"
-    batch: int | None = None
-    """Records computed at once, None: all of a batch; the step is the same."""
+    tokens: int | None = None
+    """Positions computed at once, but one record at least; None: all of a batch. The step is the same."""
     checkpointing: bool = False
     precision: str = "float32"
     optimizer_bits: int = 32
@@ -50,21 +51,23 @@ class Plan:
         """Whether it costs time to take less memory."""
         return self.checkpointing or self.optimizer_bits < 32 or self.train == "lora"
 
-    def lighter(self, rows: int) -> "Plan | None":
-        """What to try where memory ran out with batches of `rows`: half of them at once, or else checkpointing."""
-        if (batch := min(self.batch or rows, rows)) > 1:
-            return replace(self, batch=(batch + 1) // 2)
+    def lighter(self, rows: int, length: int) -> "Plan | None":
+        """What to try where memory ran out with `rows` of a `length`: half of them at once, or else checkpointing."""
+        if (together := self.rows(rows, length)) > 1:
+            return replace(self, tokens=(together + 1) // 2 * length)
         return None if self.checkpointing else replace(self, checkpointing=True)
 
-    def _at_once(self) -> str:
-        return "1 record" if self.batch == 1 else f"{self.batch or 'all'} records"
+    def rows(self, rows: int, length: int) -> int:
+        """How many rows of a batch are computed at once."""
+        return rows if self.tokens is None else max(1, min(rows, self.tokens // length))
 
     def __str__(self) -> str:
         kept = f" on {self.weight_bits}-bit weights" if self.weight_bits < 32 else ""
         what = f"lora of rank {self.lora_rank}{kept}" if self.train == "lora" else self.train
         with_8_bits = ", optimizer in 8 bits" if self.optimizer_bits == 8 else ""
         checkpointing = ", layers computed twice" if self.checkpointing else ""
-        return f"{what}, {self._at_once()} at once, {self.precision}{with_8_bits}{checkpointing}"
+        at_once = "all of a batch" if self.tokens is None else f"{self.tokens} tokens"
+        return f"{what}, {at_once} at once, {self.precision}{with_8_bits}{checkpointing}"
 
 
 @dataclass(frozen=True)
@@ -133,11 +136,12 @@ def _with_bitsandbytes(work: Work, asked: Asked, room: int) -> str:
 
 
 def _plans(work: Work, asked: Asked) -> Iterator[Plan]:
+    most = min(work.batch * work.length, max(AT_ONCE[work.device], work.length))
     for kind in _kinds(work, asked):
         if not asked.checkpointing:
-            # Fewer records at once cost less time than computing the layers twice, until they are too few.
-            yield from (replace(kind, batch=batch) for batch in _halves(work.batch) if 4 * batch >= work.batch)
-        yield from (replace(kind, batch=batch, checkpointing=True) for batch in _halves(work.batch))
+            # Fewer tokens at once cost less time than computing the layers twice, until they are too few.
+            yield from (replace(kind, tokens=some) for some in _halves(most, work.length) if 4 * some >= most)
+        yield from (replace(kind, tokens=some, checkpointing=True) for some in _halves(most, work.length))
 
 
 def _kinds(work: Work, asked: Asked) -> Iterator[Plan]:
@@ -155,11 +159,11 @@ def _kinds(work: Work, asked: Asked) -> Iterator[Plan]:
             yield Plan(train="lora", precision=asked.precision, weight_bits=bits, lora_rank=asked.lora_rank)
 
 
-def _halves(number: int) -> Iterator[int]:
-    while number > 1:
+def _halves(number: int, least: int) -> Iterator[int]:
+    while number > least:
         yield number
         number = (number + 1) // 2
-    yield 1
+    yield least
 
 
 def predicted(work: Work, plan: Plan) -> int:
@@ -175,7 +179,7 @@ def moments(work: Work, plan: Plan) -> dict[str, float]:
     fixed = kept + _WORKSPACE + _weights(hparams, plan) + learning * _state_bytes(work, plan)
     gradients = learning * (2 if plan.optimizer_bits == 8 else 4)
     is_cpu = work.device == "cpu"
-    is_split = work.accumulated * work.batch > (plan.batch or work.batch)
+    is_split = work.accumulated * work.batch * work.length > _positions(work, plan)
     found = {
         "forward": fixed + is_split * gradients + _activations(work, plan, vocabulary),
         # At the end of the way back the embedding's two gradients, as input and as output, stand beside the others.
@@ -229,7 +233,7 @@ def _state_bytes(work: Work, plan: Plan) -> float:
 def _activations(work: Work, plan: Plan, vocabulary: int) -> float:
     """What stands at the turn from forward to back: what the layers keep, and the last layer or the one behind it."""
     hparams, number = work.hparams, _number_bytes(plan)
-    width = (plan.batch or work.batch) * work.length * hparams.n_embd
+    width = _positions(work, plan) * hparams.n_embd
     inner = _INNER + (_QUANTIZED if plan.weight_bits < 16 and number == 2 else 0)
     a_layer = float(width * (4 * _RESIDUALS + number * inner))
     if plan.weight_bits == 32 and number == 2:
@@ -246,10 +250,15 @@ def _activations(work: Work, plan: Plan, vocabulary: int) -> float:
 def _head(work: Work, plan: Plan) -> float:
     """The last layer and its loss: the slice of logits, the gradients made there, and copies of weights."""
     hparams, number = work.hparams, _number_bytes(plan)
-    words, tokens = hparams.n_vocab * hparams.n_embd, (plan.batch or work.batch) * work.length
+    words, tokens = hparams.n_vocab * hparams.n_embd, _positions(work, plan)
     copy = words * number if plan.weight_bits == 32 and number == 2 else 0
     made = words * (4 + number) if plan.train == "full" else 0
     return LOGITS_AT_ONCE * hparams.n_vocab * 8 + copy + made + tokens * hparams.n_embd * (8 + 2 * number)
+
+
+def _positions(work: Work, plan: Plan) -> int:
+    """The most that are computed at once."""
+    return plan.rows(work.batch, work.length) * work.length
 
 
 def _number_bytes(plan: Plan) -> int:

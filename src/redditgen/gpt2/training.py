@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 WARM_UP = 20  # steps in which the learning rate rises
 DECAY = 0.2  # share of the steps, at the end, in which it falls to zero
 OF_ADAPTERS = 10  # times the rate of the weights themselves, as is usual for LoRA
+
+AT_WILL = Plan()
 
 _log = logging.getLogger(__name__)
 
@@ -121,7 +123,7 @@ class Training:
         Where memory runs out it goes on by a lighter plan; raises InputError where there is none.
         """
         while (loss := self._gradients_or_none(batches)) is None:
-            self._step_down(max(len(inputs) for inputs, _ in batches))
+            self._step_down(*max((inputs.shape for inputs, _ in batches), key=math.prod))
         self.optimizer.step(self.learning_rate(number))
         self.optimizer.clear()
         return loss
@@ -129,7 +131,7 @@ class Training:
     def gradients(self, *batches: "Batch") -> float:
         """Make the gradients of the mean loss over all that counts in some batches; gives that loss."""
         tokens = max(1, sum(int((targets != IGNORED).sum()) for _, targets in batches))
-        parts = list(self._parts(map(self.ranks.own, batches)))
+        parts = [part for batch in batches for part in _parts(self.ranks.own(batch), self.plan)]
         total = 0.0
         for number, (inputs, targets) in enumerate(parts, start=1):
             with self._adding_up(is_last=number == len(parts)):
@@ -151,17 +153,8 @@ class Training:
         """The same mean loss as the network is now, without learning."""
         tokens = max(1, sum(int((targets != IGNORED).sum()) for _, targets in batches))
         with self._autocast():
-            parts = [
-                token_losses(self.model, inputs.to(self.device), targets.to(self.device)).sum().item()
-                for inputs, targets in self._parts(batches)
-            ]
-        return float(sum(parts)) / tokens
-
-    def _parts(self, batches: "Iterable[Batch]") -> "Iterator[Batch]":
-        """The same records, no more at once than the plan has."""
-        for inputs, targets in batches:
-            size = self.plan.batch or len(inputs)
-            yield from zip(inputs.split(size), targets.split(size), strict=True)
+            total = sum(float(_losses(self.model, batch, self.plan).sum()) for batch in batches)
+        return total / tokens
 
     def _gradients_or_none(self, batches: "tuple[Batch, ...]") -> float | None:
         """The loss, or None where memory ran out; by then nothing of what was computed is left in memory."""
@@ -176,10 +169,10 @@ class Training:
                 ) from error
             return None
 
-    def _step_down(self, rows: int) -> None:
+    def _step_down(self, rows: int, length: int) -> None:
         import torch
 
-        lighter = self.plan.lighter(rows)
+        lighter = self.plan.lighter(rows, length)
         if lighter is None:
             raise InputError(
                 "memory ran out with one record at a time and the layers computed twice; pass --train lora, a smaller "
@@ -202,7 +195,7 @@ class Training:
 
     def evaluate(self, examples: Examples, size: int) -> Evaluation:
         with self._autocast():
-            return evaluate(self.model, examples, min(size, self.plan.batch or size))
+            return evaluate(self.model, examples, size, self.plan)
 
     def sample(self, prompt: list[int], number: int, length: int, *, seed: int) -> list[list[int]]:
         """`number` continuations of a prompt, of at most `length` tokens each, drawn as gpt-2-simple's samples are."""
@@ -248,15 +241,32 @@ class Training:
         return torch.autocast(self.device.type, dtype, enabled=is_needed, cache_enabled=False)
 
 
-def evaluate(model: "GPT2LMHeadModel", examples: Examples, size: int) -> Evaluation:
-    """Measure a network on held-out records, `size` at a time, in the precision that the caller has set."""
+def evaluate(model: "GPT2LMHeadModel", examples: Examples, size: int, plan: Plan = AT_WILL) -> Evaluation:
+    """Measure a network on held-out records, `size` in a batch, in the precision that the caller has set."""
     nats = title_nats = 0.0
     tokens = 0
     for indices in batches(examples.sequences.lengths, size, np.random.default_rng(0)):
         inputs, targets = padded(examples.sequences, indices)
-        losses = token_losses(model, inputs.to(model.device), targets.to(model.device)).cpu()
+        losses = _losses(model, (inputs, targets), plan)
         is_title = in_title(targets, examples.title_starts[indices], examples.title_ends[indices])[targets != IGNORED]
         nats += losses.sum().item()
         title_nats += losses[is_title].sum().item()
         tokens += len(losses)
     return Evaluation(nats / tokens, title_nats / math.log(2) / max(1, int(examples.title_chars.sum())))
+
+
+def _losses(model: "GPT2LMHeadModel", batch: "Batch", plan: Plan) -> "torch.Tensor":
+    """The loss of every target that counts, in row order."""
+    import torch
+
+    parts = _parts(batch, plan)
+    return torch.cat(
+        [token_losses(model, some.to(model.device), wanted.to(model.device)).cpu() for some, wanted in parts]
+    )
+
+
+def _parts(batch: "Batch", plan: Plan) -> "Iterator[Batch]":
+    """The rows of a batch, no more at once than a plan has."""
+    inputs, targets = batch
+    rows = plan.rows(*inputs.shape)
+    yield from zip(inputs.split(rows), targets.split(rows), strict=True)
