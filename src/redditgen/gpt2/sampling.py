@@ -6,7 +6,7 @@ those before it.
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,16 @@ class Sampling:
     repetition_penalty: float = 1.0
 
 
+@dataclass(frozen=True)
+class Block:
+    """Prompts that are continued together; what becomes of them depends on nothing else."""
+
+    places: list[int]
+    """Where they stand among all prompts."""
+    prompts: list[str]
+    seed: int
+
+
 class Sampler:
     """Continues prompts with a run's newest weights, kept in `precision`."""
 
@@ -46,21 +56,20 @@ class Sampler:
         self._folder = built(model, precision)
 
     def blocks(self, prompts: Sequence[str], size: int, how: Sampling, seed: int) -> Iterator[str]:
-        """The texts of any number of prompts, in order; those of like length are made together, `size` at a time.
+        """The texts of any number of prompts, in order, made a block at a time when they are asked for."""
+        blocks = self.cut(prompts, size, seed)
+        return in_order(blocks, (self.continued(block.prompts, how, block.seed) for block in blocks))
+
+    def cut(self, prompts: Sequence[str], size: int, seed: int) -> list[Block]:
+        """Blocks of `size` prompts of like length, in the order in which `in_order` needs them.
 
         Rows of one length begin to write at once, where a shorter one would wait until the longest has been read.
         """
         lengths = list(map(len, prompt_ids(list(prompts), self._tokenizer, self._record_tokens)))
         order = sorted(range(len(prompts)), key=lengths.__getitem__)
-        block_of = {row: place // size for place, row in enumerate(order)}
-        made: dict[int, str] = {}
-        for row in range(len(prompts)):
-            if row not in made:
-                number = block_of[row]
-                rows = order[number * size : (number + 1) * size]
-                texts = self.continued([prompts[one] for one in rows], how, block_seed(seed, number))
-                made |= zip(rows, texts, strict=True)
-            yield made.pop(row)
+        numbered = enumerate(order[start : start + size] for start in range(0, len(order), size))
+        blocks = [Block(rows, [prompts[row] for row in rows], block_seed(seed, number)) for number, rows in numbered]
+        return sorted(blocks, key=lambda block: min(block.places))
 
     def continued(self, prompts: Sequence[str], how: Sampling, seed: int) -> Iterator[str]:
         """One block: the text of each prompt with what the model writes behind it, up to and with the end token.
@@ -102,6 +111,17 @@ class Sampler:
         ended = bool(ids) and ids[-1] == self._tokenizer.end
         text = self._tokenizer.decode(ids[:-1] if ended else ids)
         return text + END if ended else through_end(text)
+
+
+def in_order(blocks: Sequence[Block], made: Iterable[Iterable[str]]) -> Iterator[str]:
+    """The texts of blocks that were cut, in the order of the prompts, each as soon as those before it are there."""
+    texts: dict[int, str] = {}
+    place = 0
+    for block, of_block in zip(blocks, made, strict=True):
+        texts |= zip(block.places, of_block, strict=True)
+        while place in texts:
+            yield texts.pop(place)
+            place += 1
 
 
 def block_size(asked: str, hparams: Hparams, length: int) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 
 from redditgen.errors import InputError
 from redditgen.gpt2.batches import IGNORED, batches, in_title, padded
-from redditgen.gpt2.device import best_device, give_back_what_is_freed, is_out_of_memory
+from redditgen.gpt2.device import best_device, give_back_what_is_freed, is_out_of_memory, keep_few_kernels
 from redditgen.gpt2.examples import Examples
 from redditgen.gpt2.lora import NOWHERE, Adapters, Base
 from redditgen.gpt2.loss import summed_loss, token_losses
@@ -84,8 +84,10 @@ class Training:
         """
         self.device = best_device()
         self.hparams, self.rate, self.end, self.plan, self.ranks = hparams, rate, end, plan, ranks
-        if plan.saves_memory and self.device.type == "cpu":
-            give_back_what_is_freed()
+        if self.device.type == "cpu":
+            keep_few_kernels()
+            if plan.saves_memory:
+                give_back_what_is_freed()
         self._weights, self.is_sgd = weights, optimizer == "sgd"
         self.model = loaded(hparams, weights(), plan, self.device)
         self.model.generation_config.pad_token_id = hparams.n_vocab - 1
