@@ -6,8 +6,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import ray_nodes
 from bigquery_emulator import Emulator, Missing, running
 
 from redditgen import markup, tf1
+from redditgen.engines import Write
 from redditgen.errors import MissingError
 from redditgen.finetune import finetune
 from redditgen.generate.stage import ENGINES
@@ -229,7 +230,10 @@ class Engine:
         self.asked: list[tuple[list[str], int]] = []
         self.given = self.closed = 0
 
-    def generate(self, settings: GenerateSettings, run: ModelDir, prompts: Sequence[str], seed: int) -> Iterator[str]:
+    def writing(self, settings: GenerateSettings, run: ModelDir) -> AbstractContextManager[Write]:
+        return nullcontext(self.write)
+
+    def write(self, prompts: Sequence[str], seed: int) -> Generator[str]:
         self.asked.append((list(prompts), seed))
         try:
             for prompt in prompts:
@@ -245,7 +249,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Scripted:
 
     def put(text_of: Callable[[str, int], str]) -> Engine:
         made = Engine(text_of)
-        monkeypatch.setitem(ENGINES, "torch", made.generate)
+        monkeypatch.setitem(ENGINES, "torch", made.writing)
         return made
 
     return put

@@ -63,12 +63,12 @@ def expected(ready: EncodeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 class Mortal(RayWorker):
     """Killed at the batch of row 300, as often as there are files to delete beside the output."""
 
-    def encode(self, job: Job) -> Encoded | RedditgenError:
+    def work(self, job: Job) -> Encoded:
         if any(row.number == 300 for row in job.rows):
             for life in self._settings.output.parent.glob("life*"):
                 life.unlink()
                 os.kill(os.getpid(), signal.SIGKILL)
-        return super().encode(job)
+        return super().work(job)
 
 
 class Stillborn(RayWorker):

@@ -11,13 +11,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Generating, Scripted
 
+from redditgen.engines import Write
 from redditgen.errors import InputError, OutputExists
 from redditgen.generate import write
 from redditgen.generate.drawing import BLOCKS_A_WINDOW
@@ -35,7 +37,14 @@ class Broken(Exception):
     """What a test ends a command with."""
 
 
-def drawn(settings: GenerateSettings, run: ModelDir, prompts: Sequence[str], seed: int) -> Iterator[str]:
+Engine = Callable[[GenerateSettings, ModelDir], AbstractContextManager[Write]]
+
+
+def engine_of(write: Write) -> Engine:
+    return lambda settings, run: nullcontext(write)
+
+
+def drawn(prompts: Sequence[str], seed: int) -> Generator[str]:
     """An engine by the seed alone; of its texts one in seven is no title, and some come twice."""
     rng = random.Random(seed)
     for prompt in prompts:
@@ -43,17 +52,17 @@ def drawn(settings: GenerateSettings, run: ModelDir, prompts: Sequence[str], see
         yield prompt if number % 7 == 6 else f"{prompt}cats~^~@Title {number}{END}"
 
 
-def broken_at(at: int) -> Callable[..., Iterator[str]]:
+def broken_at(at: int) -> Write:
     """The same, ended after so many texts."""
     left = itertools.count(at, -1)
 
-    def engine(*arguments: Any) -> Iterator[str]:
-        for text in drawn(*arguments):
+    def write(prompts: Sequence[str], seed: int) -> Generator[str]:
+        for text in drawn(prompts, seed):
             if not next(left):
                 raise Broken
             yield text
 
-    return engine
+    return write
 
 
 def without_settings(settings: GenerateSettings) -> dict[str, Any]:
@@ -70,14 +79,14 @@ def test_what_was_cut_short_is_gone_on_with(
     settings = {"n": 150, "unique": True, "batch_size": "4", "sample_delim": "--\n", "seed": 3}
     whole, cut = generating(**settings, out=tmp_path / "whole" / name), generating(**settings, out=tmp_path / name)
     caplog.set_level(logging.INFO)
-    monkeypatch.setitem(ENGINES, "torch", drawn)
+    monkeypatch.setitem(ENGINES, "torch", engine_of(drawn))
     assert write(whole) == 150
     for _ in range(2):
-        monkeypatch.setitem(ENGINES, "torch", broken_at(85))
+        monkeypatch.setitem(ENGINES, "torch", engine_of(broken_at(85)))
         with pytest.raises(Broken):
             write(cut)
         assert not (tmp_path / name).exists()
-    monkeypatch.setitem(ENGINES, "torch", drawn)
+    monkeypatch.setitem(ENGINES, "torch", engine_of(drawn))
     assert write(cut) == 150
     assert re.findall("goes on behind (.*) titles of an interrupted run", caplog.text) == ["64", "96"]
     assert (tmp_path / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

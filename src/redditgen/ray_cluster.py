@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,8 +27,8 @@ _AT_IMPORT = {
     "RAY_CLIENT_MAX_CONNECTION_TIMEOUT_S": "4",
 }
 _REMEDY = (
-    "`ray start --head` starts a cluster on port 6379 (ray://host:10001 for clients); without --ray-address ray "
-    "starts on this machine"
+    "`ray start --head` starts a cluster on port 6379 (ray://host:10001 for clients); without --ray-address all "
+    "is done on this machine"
 )
 # Whatever ray has to say is in what it raises; its C++ parts write to standard error besides.
 _TRY = """
@@ -155,6 +155,12 @@ def one_line(error: BaseException) -> str:
     """The last line of ray's message that says something; the others are where and when."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
+
+
+def cpus_each(nodes: Sequence[int], count: int) -> int:
+    """How many CPUs each of so many workers can have on nodes with these numbers of them; 0 if there are too few."""
+    fit = (each for each in range(max(nodes, default=0), 0, -1) if sum(cpus // each for cpus in nodes) >= count)
+    return next(fit, 0)
 
 
 def missing_module(error: BaseException) -> str | None:

@@ -1,18 +1,23 @@
 """The engines, and what a stage asks of each: two calls.
 
-    finetune(settings, job)                 trains a run and gives the step reached
-    generate(settings, run, prompts, seed)  gives the text of each prompt, in order
+    finetune(settings, job)  trains a run and gives the step reached
+    writing(settings, run)   is a context with a function that gives the text of each prompt, in order
 
 A text is its prompt and what the model wrote behind it, up to and with the end token if it wrote one.
 """
 
 import math
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 from redditgen.dataset import Dataset
 from redditgen.errors import Interrupted
 from redditgen.gpt2.rundir import ModelDir, Weights
 from redditgen.settings import FinetuneSettings
+
+BLOCKS_AT_ONCE = 8  # that a Write is asked for at most
+
+Write = Callable[[Sequence[str], int], Generator[str]]  # the text of each prompt, drawn with a seed
 
 
 @dataclass(frozen=True, kw_only=True)

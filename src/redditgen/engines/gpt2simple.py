@@ -5,11 +5,13 @@ torch engine.
 """
 
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from redditgen import tf1
-from redditgen.engines import Job
+from redditgen.engines import Job, Write
 from redditgen.engines.gpt2simple_finetuning import Finetuning
 from redditgen.engines.worker_process import LOG, Worker, put_model, scratch
 from redditgen.gpt2.examples import longest_prompt, prompt_ids
@@ -25,6 +27,10 @@ def finetune(settings: FinetuneSettings, job: Job) -> int:
     Raises Interrupted, with the run saved, on Ctrl-C or SIGTERM.
     """
     return Finetuning(settings, job).run()
+
+
+def writing(settings: GenerateSettings, run: ModelDir) -> AbstractContextManager[Write]:
+    return nullcontext(partial(generate, settings, run))
 
 
 def generate(settings: GenerateSettings, run: ModelDir, prompts: Sequence[str], seed: int) -> Generator[str]:

@@ -25,7 +25,7 @@ from redditgen.errors import InputError, MissingError, RedditgenError, UsageErro
 from redditgen.gpt2.parallel import Ranks
 from redditgen.interrupts import held_back
 from redditgen.progress import Progress
-from redditgen.ray_cluster import connected, missing_module, one_line
+from redditgen.ray_cluster import connected, cpus_each, missing_module, one_line
 from redditgen.settings import FinetuneSettings
 
 _STORAGE = ".ray"  # in the run's folder; with a file there Ray Train checks that all nodes share it
@@ -159,10 +159,9 @@ def _shares(nodes: list[dict[str, float]], settings: FinetuneSettings) -> tuple[
     if gpus:
         return count, {"GPU": 1}
     cpus = [int(node.get("CPU", 0)) for node in nodes]
-    fit = [each for each in range(1, sum(cpus) + 1) if sum(number // each for number in cpus) >= count]
-    if not fit:
-        raise UsageError(f"--num-workers {count}: ray has {sum(cpus)} CPUs, and each worker takes one")
-    return count, {"CPU": max(fit)}
+    if each := cpus_each(cpus, count):
+        return count, {"CPU": each}
+    raise UsageError(f"--num-workers {count}: ray has {sum(cpus)} CPUs, and each worker takes one")
 
 
 def _work(config: dict[str, _Task]) -> None:

@@ -3,9 +3,11 @@
 import logging
 import sys
 from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from importlib import import_module
 
-from redditgen.engines import Job, ray_finetuning
+from redditgen.engines import Job, Write, ray_finetuning, ray_generating
 from redditgen.engines.torch_finetuning import Finetuning
 from redditgen.gpt2.rundir import ModelDir
 from redditgen.gpt2.sampling import Sampler, Sampling, block_size, precision
@@ -42,14 +44,24 @@ def _load_libraries() -> None:
                 raise KeyboardInterrupt
 
 
+def writing(settings: GenerateSettings, run: ModelDir) -> AbstractContextManager[Write]:
+    """Opens ray where its workers shall write."""
+    if settings.ray_address:
+        return ray_generating.writing(settings, run, _how(settings))
+    return nullcontext(partial(generate, settings, run))
+
+
 def generate(settings: GenerateSettings, run: ModelDir, prompts: Sequence[str], seed: int) -> Generator[str]:
-    """The text of each prompt, in order, made in blocks."""
-    how = Sampling(
+    """The text of each prompt, in order, made here in blocks."""
+    size = block_size(settings.batch_size, run.hparams(), settings.length)
+    yield from Sampler(run, precision(settings.precision)).blocks(prompts, size, _how(settings), seed)
+
+
+def _how(settings: GenerateSettings) -> Sampling:
+    return Sampling(
         temperature=settings.temperature,
         top_k=settings.top_k,
         top_p=settings.top_p,
         length=settings.length,
         repetition_penalty=settings.repetition_penalty,
     )
-    size = block_size(settings.batch_size, run.hparams(), settings.length)
-    yield from Sampler(run, precision(settings.precision)).blocks(prompts, size, how, seed)

@@ -39,7 +39,7 @@ def sampled(settings: GenerateSettings, run: ModelDir, records: Sequence[Record]
     prompts = list(_shuffled(fitting, n, rng))
     written = [makes.text(prompt, rng) for prompt in prompts]
     bar = Progress(f"sampling {settings.run}", unit="texts", total=n)
-    with closing(ENGINES["torch"](settings, run, written, seed)) as made, bar as progress:
+    with ENGINES["torch"](settings, run) as write, closing(write(written, seed)) as made, bar as progress:
         found = []
         for prompt, start, text in zip(prompts, written, made, strict=True):
             found.append(_sample(prompt, makes.record(start, text)))

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 
+from redditgen.engines import Write
 from redditgen.errors import RedditgenError
 from redditgen.generate.drawing import Drawing, State
 from redditgen.generate.files import write
@@ -34,26 +35,37 @@ def titles(prompts: Sequence[Prompt], settings: GenerateSettings) -> Iterator[Ti
 def conversation(settings: GenerateSettings, ask: Callable[[str], str]) -> Iterator[Title]:
     """Titles for one category and keywords after another, as `ask` answers its questions, until it raises EOFError."""
     stage, seed = Stage(settings), seed_of(settings)
-    for number in range(seed, seed + 2**31):
-        try:
-            prompt = Prompt(ask("category: ").strip() or None, keywords(ask("keywords: ").strip() or None))
-        except EOFError:
-            return
-        try:
-            yield from _titles(stage, one(prompt, settings.number), number)
-        except RedditgenError as error:
-            _log.warning("%s", error)
+    with stage.writing() as write:
+        for number in range(seed, seed + 2**31):
+            try:
+                prompt = Prompt(ask("category: ").strip() or None, keywords(ask("keywords: ").strip() or None))
+            except EOFError:
+                return
+            try:
+                asks = one(prompt, settings.number)
+                total = stage.check(asks)
+                yield from _made(stage, _drawing(stage, total, number), write, asks, total)
+            except RedditgenError as error:
+                _log.warning("%s", error)
 
 
 def _titles(stage: Stage, asks: Asks, seed: int) -> Iterator[Title]:
     total = stage.check(asks)
-    drawing = stage.drawing(total, seed, Seen() if stage.is_unique else None, State())
-    return _made(stage, drawing, asks, total)
+    return _opened(stage, _drawing(stage, total, seed), asks, total)
 
 
-def _made(stage: Stage, drawing: Drawing, asks: Asks, total: int) -> Iterator[Title]:
+def _drawing(stage: Stage, total: int, seed: int) -> Drawing:
+    return stage.drawing(total, seed, Seen() if stage.is_unique else None, State())
+
+
+def _opened(stage: Stage, drawing: Drawing, asks: Asks, total: int) -> Iterator[Title]:
+    with stage.writing() as write:
+        yield from _made(stage, drawing, write, asks, total)
+
+
+def _made(stage: Stage, drawing: Drawing, write: Write, asks: Asks, total: int) -> Iterator[Title]:
     for number, window in enumerate(stage.windows(asks)):
         if drawing.state.is_over:
             break
-        yield from stage.made(drawing, number, window)
+        yield from stage.made(drawing, write, number, window)
     report(stage.settings, total, drawing.state.counts)

@@ -9,21 +9,20 @@ import contextlib
 import itertools
 import random
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 
+from redditgen.engines import BLOCKS_AT_ONCE, Write
 from redditgen.generate.filters import DUPLICATE, Candidate, Filter, Seen, faults
 from redditgen.generate.prompts import Ask
 from redditgen.generate.texts import Texts
 from redditgen.markup import Record
 
 TITLES = "titles"  # among the counts
-BLOCKS_A_WINDOW = 8
+BLOCKS_A_WINDOW = BLOCKS_AT_ONCE
 BLOCKS_WITHOUT_A_TITLE = 10  # in a row, before generation is given up
 _TITLES_WITHOUT_LUCK = 10  # as many titles' tries in a row without one, before a prompt is given up
-
-Write = Callable[[Sequence[str], int], Generator[str]]  # the text of each prompt, drawn with a seed
 
 
 @dataclass
@@ -103,7 +102,6 @@ class Drawing:
 
     def __init__(
         self,
-        write: Write,
         texts: Texts,
         filters: Sequence[Filter],
         limits: Limits,
@@ -113,18 +111,18 @@ class Drawing:
         state: State,
     ) -> None:
         """`seen` holds the titles that must not come again; with None they may."""
-        self._write, self._texts, self._filters, self._limits = write, texts, filters, limits
+        self._texts, self._filters, self._limits = texts, filters, limits
         self.seed, self._seen = seed, seen
         self.state = state
 
-    def window(self, number: int, window: Sequence[Piece]) -> Generator[Drawn]:
+    def window(self, write: Write, number: int, window: Sequence[Piece]) -> Generator[Drawn]:
         """A window's titles, those of one piece before those of the next, each as soon as may be."""
         pieces = [piece for piece in window if piece.number != self.state.hopeless]
         for round_number in itertools.count():
             todo = [] if self.state.is_over else self._todo(pieces)
             if not todo:
                 break
-            with contextlib.closing(self._round(todo, _seed_of(self.seed, number, round_number))) as blocks:
+            with contextlib.closing(self._round(write, todo, _seed_of(self.seed, number, round_number))) as blocks:
                 for _ in blocks:
                     yield from _ready(pieces, self._limits.tries)
         for piece in pieces:
@@ -141,11 +139,11 @@ class Drawing:
                 break
         return todo
 
-    def _round(self, todo: Sequence[Piece], seed: int) -> Generator[None]:
+    def _round(self, write: Write, todo: Sequence[Piece], seed: int) -> Generator[None]:
         """Draw a text for each; what is a title waits with its piece then. Comes back after each block."""
         rng = random.Random(seed)
         prompts = [self._texts.text(piece.ask.prompt, rng) for piece in todo]
-        with contextlib.closing(self._write(prompts, seed)) as texts:
+        with contextlib.closing(write(prompts, seed)) as texts:
             rows = zip(todo, prompts, texts, strict=False)
             while block := list(itertools.islice(rows, self._limits.block)):
                 self._judge(block)

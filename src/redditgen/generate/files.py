@@ -21,7 +21,13 @@ from redditgen.progress import Progress
 from redditgen.rows import check_rows_file
 from redditgen.settings import GenerateSettings
 
-_NOT_IN_THE_FILE = ("out", "overwrite", "resume", "tf1_python")  # settings that leave the bytes as they are
+_NOT_IN_THE_FILE = (
+    "out",
+    "overwrite",
+    "resume",
+    "tf1_python",
+    "ray_address",
+)  # settings that leave the bytes as they are
 
 _log = logging.getLogger(__name__)
 
@@ -72,12 +78,13 @@ class _Writing:
             _log.info("%s: goes on behind %d titles of an interrupted run", self._out, done)
         seen = Seen(output.read(1).split()) if stage.is_unique else None
         drawing = stage.drawing(total, self.seed, seen, self.state)
-        with Progress(str(self._out), unit="titles", total=total, done=done) as progress:
+        bar = Progress(str(self._out), unit="titles", total=total, done=done)
+        with stage.writing() as write, bar as progress:
             for number, window in enumerate(stage.windows(asks)):
                 if self.state.is_over:
                     break
                 if number >= output.steps:
-                    self._add(list(_counted(stage.made(drawing, number, window), progress)))
+                    self._add(list(_counted(stage.made(drawing, write, number, window), progress)))
 
     def _add(self, made: list[Title]) -> None:
         text = file_text(made, self._out, self._stage.settings, is_first=not self._output.steps)

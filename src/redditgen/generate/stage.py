@@ -3,13 +3,13 @@
 import logging
 import random
 from collections.abc import Iterator
-from contextlib import closing
-from functools import cached_property, partial
+from contextlib import AbstractContextManager, closing
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from redditgen import novelty
-from redditgen.engines import gpt2simple, torch_engine
+from redditgen.engines import Write, gpt2simple, torch_engine
 from redditgen.errors import UsageError
 from redditgen.generate.drawing import BLOCKS_A_WINDOW, BLOCKS_WITHOUT_A_TITLE, Drawing, Limits, Piece, State, windows
 from redditgen.generate.filters import Filter, Seen, blocked_categories, filters
@@ -22,7 +22,7 @@ from redditgen.gpt2.sampling import block_size, precision
 from redditgen.gpt2.tokenizer import Tokenizer
 from redditgen.settings import GenerateSettings
 
-ENGINES = {"torch": torch_engine.generate, "gpt-2-simple": gpt2simple.generate}
+ENGINES = {"torch": torch_engine.writing, "gpt-2-simple": gpt2simple.writing}
 
 _log = logging.getLogger(__name__)
 
@@ -62,15 +62,18 @@ class Stage:
         return check(asks, self._mark, self._blocked, self._refuse_too_long)
 
     def drawing(self, total: int, seed: int, seen: Seen | None, state: State) -> Drawing:
-        write = partial(ENGINES[self.settings.engine], self.settings, self.run)
-        return Drawing(write, self._texts, self._filters, self._limits(total), seed=seed, seen=seen, state=state)
+        return Drawing(self._texts, self._filters, self._limits(total), seed=seed, seen=seen, state=state)
+
+    def writing(self) -> AbstractContextManager[Write]:
+        """The engine, opened for any number of windows."""
+        return ENGINES[self.settings.engine](self.settings, self.run)
 
     def windows(self, asks: Asks) -> Iterator[list[Piece]]:
         return windows(asks, BLOCKS_A_WINDOW * self._block)
 
-    def made(self, drawing: Drawing, number: int, window: list[Piece]) -> Iterator[Title]:
+    def made(self, drawing: Drawing, write: Write, number: int, window: list[Piece]) -> Iterator[Title]:
         """The titles of a window."""
-        with closing(drawing.window(number, window)) as drawn:
+        with closing(drawing.window(write, number, window)) as drawn:
             for one in drawn:
                 yield title(one, self.settings, step=self.step, seed=drawing.seed)
 

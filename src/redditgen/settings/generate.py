@@ -71,6 +71,11 @@ class GenerateSettings:
         "auto",
         "Titles written at once; auto: by the size of the model. Another size gives other titles for the same seed.",
     )
+    ray_address: str | None = option(
+        None,
+        "Write on a ray cluster that is there: auto, host:port or ray://host:port. At most 8 workers are busy at once, "
+        "with a --batch-size each.  [default: write here]",
+    )
     seed: int | None = option(None, "Seed of the draws; the same seed gives the same titles.  [default: a new one]")
     out: Path | None = option(None, "File to write: .txt, .csv or .jsonl.  [default: the terminal]")
     checkpoint_dir: Path = fields.checkpoint_dir()
@@ -130,6 +135,7 @@ class GenerateSettings:
 
     def _require_of_engine(self) -> None:
         is_upstream = self.engine == "gpt-2-simple"
+        require(not is_upstream or self.ray_address is None, "--ray-address: is for --engine torch alone; leave it out")
         require(not is_upstream or self.precision != "int8", "--precision int8: gpt-2-simple computes in float32 alone")
         require(
             not is_upstream or self.repetition_penalty == 1, "--repetition-penalty: gpt-2-simple has none; leave it out"
