@@ -1,4 +1,5 @@
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -401,3 +402,11 @@ def test_samples_are_drawn_by_their_seed_and_are_as_long_as_asked(hparams: Hpara
     assert trained.sample([end, 5], 3, 10, seed=1) == rows != trained.sample([end, 5], 3, 10, seed=2)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert max(map(len, trained.sample([end, 5], 1, 1000, seed=1))) == hparams.n_ctx - 2
+
+
+def test_few_kernels_are_kept_unless_the_user_says_how_many(hparams: Hparams, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both libraries read it from the environment."""
+    monkeypatch.delenv("LRU_CACHE_CAPACITY", raising=False)
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "7")
+    training(hparams)
+    assert (os.environ["LRU_CACHE_CAPACITY"], os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"]) == ("32", "7")

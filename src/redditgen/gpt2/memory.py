@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from redditgen.errors import InputError, MissingError
+from redditgen.gpt2.loss import ROWS_AT_ONCE, ROWS_TOGETHER
 from redditgen.gpt2.weights import Hparams
 
 OUTSIDE = 500_000_000
 FRAGMENTED = 0.075  # share of the memory that allocators lose between blocks
-LOGITS_AT_ONCE = 256  # rows of logits that stand together, each twice in float32
 AT_ONCE = {"cpu": 2048, "cuda": 16_384}  # positions; more together are no faster
 INSTALL_BITSANDBYTES = "pip install 'redditgen[bitsandbytes]'"
 
@@ -248,12 +248,13 @@ def _activations(work: Work, plan: Plan, vocabulary: int) -> float:
 
 
 def _head(work: Work, plan: Plan) -> float:
-    """The last layer and its loss: the slice of logits, the gradients made there, and copies of weights."""
+    """The last layer and its loss: slices of logits and of their gradients, those made of them, copies of weights."""
     hparams, number = work.hparams, _number_bytes(plan)
     words, tokens = hparams.n_vocab * hparams.n_embd, _positions(work, plan)
     copy = words * number if plan.weight_bits == 32 and number == 2 else 0
     made = words * (4 + number) if plan.train == "full" else 0
-    return LOGITS_AT_ONCE * hparams.n_vocab * 8 + copy + made + tokens * hparams.n_embd * (8 + 2 * number)
+    logits = hparams.n_vocab * (ROWS_AT_ONCE * (4 + number) + min(tokens, ROWS_TOGETHER) * number)
+    return logits + copy + made + tokens * hparams.n_embd * (8 + 2 * number)
 
 
 def _positions(work: Work, plan: Plan) -> int:
