@@ -318,6 +318,18 @@ def test_a_base_model_taken_for_a_run_is_not_destroyed(finetuning: Settings, tin
     }
 
 
+def test_a_checkpoint_of_another_model_is_refused_and_kept(finetuning: Settings) -> None:
+    settings = finetuning()
+    finetune(settings)
+    run = run_of(settings)
+    replace(run.hparams(), n_embd=64).save(run.path / "hparams.json")
+    before = content(run.path)
+    with pytest.raises(InputError, match=rf"^{run.path}/model-6.index: model/wte is .*hparams.json asks for") as error:
+        finetune(replace(settings, more=1))
+    assert "\n" not in str(error.value)
+    assert content(run.path) == before
+
+
 @pytest.mark.parametrize("name", ["..", ".", "a/b", "/tmp", ""])
 def test_a_run_is_a_folder_in_its_folder(finetuning: Settings, name: str) -> None:
     with pytest.raises(UsageError, match="--run must be a plain folder name"):
