@@ -79,7 +79,10 @@ class _Fit:
         # Ray Train calls outdated parts of ray.
         with bar as progress, held_back() as interrupted, warnings.catch_warnings(action="ignore"):
             fitting.start()
-            self._listen(progress, fitting, interrupted)
+            try:
+                self._listen(progress, fitting, interrupted)
+            except self._ray.exceptions.RayError as error:  # the queue is gone, and with it the cluster
+                self._failure = self._failure or error
         if self._error:
             raise self._error from self._failure
         if self._failure:
