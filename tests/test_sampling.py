@@ -245,7 +245,7 @@ def test_titles_are_written_without_torch(checkpoint_dir: Path, tmp_path: Path) 
 import sys
 from redditgen.generate import generate
 from redditgen.settings import GenerateSettings
-assert list(generate(GenerateSettings(run="trained", n=2, seed=1)))
+assert list(generate(GenerateSettings(run="trained", n=2, seed=1, novel=False)))
 loaded = {"torch", "transformers"} & set(sys.modules)
 assert not loaded, loaded
 import torch

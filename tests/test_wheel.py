@@ -39,7 +39,7 @@ def test_commands_work_outside_the_checkout(python: Path, tmp_path: Path) -> Non
 @pytest.mark.slow
 def test_mini_comes_along(python: Path, tmp_path: Path) -> None:
     code = (
-        "from pathlib import Path; from redditgen.gpt2.rundir import find_model; "
+        "from pathlib import Path; from redditgen.gpt2.places import find_model; "
         "model = find_model('mini', Path('models')); model.tensors(); model.tokenizer(); print(model.path)"
     )
     found = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path).stdout
