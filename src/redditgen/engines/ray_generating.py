@@ -1,7 +1,7 @@
 """Blocks of prompts continued by ray's workers, each at one block at a time; the texts are those of one process.
 
-That holds for CPUs of one kind. CTranslate2's int8 rounds otherwise for each instruction set: of 256 titles of a
-finetuned mini AVX-512 gave 121 others than AVX2 did. In float32, and by the number of threads, none was another.
+That holds for CPUs of one kind: CTranslate2's int8 rounds otherwise for each instruction set. In float32, and by the
+number of threads, no title was another.
 """
 
 from collections.abc import Generator, Iterator, Sequence

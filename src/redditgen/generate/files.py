@@ -21,13 +21,8 @@ from redditgen.progress import Progress
 from redditgen.rows import check_rows_file
 from redditgen.settings import GenerateSettings
 
-_NOT_IN_THE_FILE = (
-    "out",
-    "overwrite",
-    "resume",
-    "tf1_python",
-    "ray_address",
-)  # settings that leave the bytes as they are
+# Settings that leave the bytes as they are.
+_NOT_IN_THE_FILE = ("out", "overwrite", "resume", "tf1_python", "ray_address")
 
 _log = logging.getLogger(__name__)
 
