@@ -1,6 +1,7 @@
 """A tiny GPT-2, titles for it and a run finetuned on them: real ones, made once a session."""
 
 import errno
+import json
 import os
 import signal
 import socket
@@ -26,6 +27,7 @@ from redditgen.gpt2 import tokenizer
 from redditgen.gpt2.rundir import ModelDir
 from redditgen.gpt2.weights import Hparams
 from redditgen.markup import Record
+from redditgen.records import records
 from redditgen.settings import FinetuneSettings, GenerateSettings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tiny model's matrices only lose by threads
@@ -104,6 +106,18 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture
+def dynamic(dataset: Path, tmp_path: Path) -> Path:
+    """The titles of the dataset as encode --dynamic writes them."""
+    lines = {
+        record.title: {"category": record.category, "keywords": (record.title or "").split(), "title": record.title}
+        for record in records(dataset)
+    }
+    path = tmp_path / "titles.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines.values()), encoding="utf8")
+    return path
+
+
 @pytest.fixture(scope="session")
 def titles() -> list[str]:
     """The different titles of the dataset."""
@@ -164,9 +178,9 @@ def _short(dataset: Path, model_dir: Path, folder: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def checkpoint_dir(dataset: Path, model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of runs with one in it, `trained`, that writes whole titles."""
+    """A folder of runs with one in it, `trained`, that writes whole records, from their beginning."""
     folder = tmp_path_factory.mktemp("runs")
-    long_enough = {"run": "trained", "steps": 120, "batch_size": 32, "learning_rate": 0.02}
+    long_enough = {"run": "trained", "steps": 120, "batch_size": 32, "learning_rate": 0.02, "loss_on": "record"}
     finetune(FinetuneSettings(**(_short(dataset, model_dir, folder) | long_enough)))
     return folder / "checkpoint"
 

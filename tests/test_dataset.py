@@ -24,6 +24,7 @@ from redditgen.settings import FinetuneSettings
 
 SFW = Path(__file__).parents[2] / "shared/data/SFW.askreddit_titles.csv"
 NEW = Mark(record_tokens=COMPACT, model="tiny")
+TITLED = [Record(category="cats", keywords="one", title="One"), Record(category="cats", keywords="", title="Two")]
 OF_RECORDS = Mark(record_tokens=COMPACT, model="tiny", sections=("title",))
 OF_PLAIN_TEXT = Mark(record_tokens=NO_RECORDS, model="tiny", sections=())
 
@@ -419,13 +420,13 @@ def test_a_run_goes_on_with_what_it_began_with(read: Read, tmp_path: Path) -> No
             read(path, OF_PLAIN_TEXT)
     with pytest.raises(UsageError, match=r"plain\.txt: is plain text, which run run1 never saw; start another run$"):
         read(plain, OF_RECORDS, window=8)
-    assert read(records, OF_RECORDS).mark == Mark(COMPACT, "tiny", ("category", "title"), {"cats": 1})
+    assert read(records, OF_RECORDS).mark == Mark(COMPACT, "tiny", ("category", "title"), {"cats": 1}, "title")
     assert read(plain, OF_PLAIN_TEXT, window=8).mark == OF_PLAIN_TEXT
 
 
 def test_a_foreign_run_takes_either(read: Read, tmp_path: Path) -> None:
     records, plain = write(tmp_path / "r.txt", build(Record(title="A"))), write(tmp_path / "p.txt", words(100))
-    assert read(records, Mark()).mark == Mark(record_tokens=LITERAL, sections=("title",))
+    assert read(records, Mark()).mark == Mark(record_tokens=LITERAL, sections=("title",), loss_on="title")
     assert read(plain, Mark(), window=8).mark == Mark(record_tokens=NO_RECORDS, sections=())
 
 
@@ -553,6 +554,28 @@ def test_records_without_a_title_teach_no_title(read: Read, tmp_path: Path, capl
     assert "a.txt: 1 records without a title left out (--loss-on)" in caplog.text
     with pytest.raises(InputError, match=r"b\.txt: holds no title to learn; leave out --loss-on title"):
         read(write(tmp_path / "b.txt", build(untitled)), loss_on="title")
+
+
+@pytest.mark.parametrize(
+    ("records", "of_run", "asked", "engine", "loss_on"),
+    [
+        (TITLED, None, None, "torch", "title"),
+        (TITLED, None, "record", "torch", "record"),
+        (TITLED, "record", None, "torch", "record"),
+        (TITLED, "record", "title", "torch", "title"),
+        ([*TITLED, Record(category="cats", body="b")], None, None, "torch", "record"),
+        (TITLED[:1], None, None, "torch", "record"),
+        (TITLED, None, None, "gpt-2-simple", "record"),
+        (TITLED, "title", None, "gpt-2-simple", "record"),
+    ],
+)
+def test_a_run_learns_titles_alone_where_it_can_be_asked_for_any(
+    read: Read, tmp_path: Path, records: list[Record], of_run: str | None, asked: str | None, engine: str, loss_on: str
+) -> None:
+    path = write(tmp_path / "a.txt", "".join(map(build, records)))
+    data = read(path, mark=Mark(loss_on=of_run), loss_on=asked, engine=engine)
+    assert data.mark.loss_on == loss_on
+    assert isinstance(data.train, Stream) or len(data.train) == len(records)
 
 
 def test_plain_text_has_no_titles_to_learn_alone(read: Read, tmp_path: Path) -> None:

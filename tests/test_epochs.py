@@ -42,7 +42,7 @@ def dynamic(tokenizer: Tokenizer, count: int = 40) -> DynamicExamples:
 
 def taken(data: Examples | DynamicExamples, start: int, count: int, size: int, **kinds: bool) -> list[Batch]:
     kinds = {"titles_alone": False} | kinds
-    return list(islice(batches_from(start, data, size, SEED, **kinds), count))
+    return [batch for batch, _ in islice(batches_from(start, data, size, SEED, **kinds), count)]
 
 
 def numbers(batches: list[Batch]) -> list[int]:

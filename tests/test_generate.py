@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Generating, Redditgen, Scripted, random_tensors
+from conftest import Generating, Redditgen, Scripted, Settings, random_tensors
 
 from redditgen.errors import InputError, MissingError, OutputExists, UsageError
 from redditgen.finetune import finetune
@@ -117,6 +117,19 @@ def test_without_either_the_model_chooses(generating: Generating) -> None:
     assert {title.prompt for title in made} == {f"{START}~`"}
     assert {title.category for title in made} == {"cats", "dogs"}
     assert len({title.keywords for title in made}) > 3
+
+
+def test_a_run_that_has_learned_titles_alone_is_asked_for_a_category_of_its_own(
+    generating: Generating, finetuning: Settings, dynamic: Path, tmp_path: Path, titles: list[str]
+) -> None:
+    finetune(finetuning(dataset=dynamic, run="by_title", steps=120, batch_size=32, learning_rate=0.02))
+    settings = generating(run="by_title", n=40, checkpoint_dir=tmp_path / "checkpoint")
+    made = list(generate(settings))
+    drawn = Counter(title.category for title in made)
+    assert set(drawn) == {"cats", "dogs"} and min(drawn.values()) > 10
+    assert {title.prompt for title in made} == {f"{START}~`{category}~^~@" for category in drawn}
+    assert sum(title.title in titles for title in made) > 20
+    assert {title.category for title in generate(replace(settings, category="cats"))} == {"cats"}
 
 
 def test_every_prompt_gets_its_own_title(generating: Generating) -> None:
@@ -310,7 +323,7 @@ def other_runs(titles: list[str], hparams: Hparams, tmp_path_factory: pytest.Tem
     for name, changes in (
         ("table.csv", {}),
         ("plain.txt", {"window": 48}),
-        ("foreign.txt", {"record_tokens": "literal", "batch_size": 16}),
+        ("foreign.txt", {"record_tokens": "literal", "batch_size": 16, "loss_on": "record"}),
     ):
         usual: dict[str, Any] = {
             "model": "model", "steps": 80, "learning_rate": 0.02, "sample_every": 0, "precision": "float32",

@@ -38,9 +38,9 @@ class Choice:
 
 
 CHOICES = (
-    Choice("record, three fixed draws", MINI, "fixed.txt"),
+    Choice("record, three fixed draws", MINI, "fixed.txt", ("--loss-on=record",)),
     Choice("title alone, three fixed draws", MINI, "fixed.txt", ("--loss-on=title",)),
-    Choice("record, new draws every epoch", MINI, "dynamic.jsonl"),
+    Choice("record, new draws every epoch", MINI, "dynamic.jsonl", ("--loss-on=record",)),
     Choice("title alone, new draws every epoch", MINI, "dynamic.jsonl", ("--loss-on=title",)),
     Choice("compact record tokens", RANDOM, "fixed.txt", ("--record-tokens=compact",)),
     Choice("literal record tokens", RANDOM, "fixed.txt", ("--record-tokens=literal",)),

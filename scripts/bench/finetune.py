@@ -11,11 +11,12 @@ and `redditgen finetune`. 124M has random weights and the vocabulary of FOLDER (
 gpt-2-simple mini is called 124M too, or it would freeze mini's embeddings as it does those of large models. Its default
 batch is one window of 1,024 tokens, five of them a step.
 
-Tokens are the targets of the loss, so padding does not count; titles are those tokens by the mean that a title has of
-the peer's own ones, since gpt-2-simple spells start and end of a record out. Speeds are of the steps after the first
-that have nothing else in them; `all in` counts samples, saves and measurements too. Tokens a second of processor time
-stand beside them, which other programs on the machine slow down less. Memory is the largest resident size. With mini
-held-out bits a character are measured, of all by the same code on the same titles.
+Tokens are those of the records, padding left out, also where the loss is made of the titles alone, as it is by default
+in redditgen; titles are those tokens by the mean that a title has of the peer's own ones, since gpt-2-simple spells
+start and end of a record out. Speeds are of the steps after the first that have nothing else in them; `all in` counts
+samples, saves and measurements too. Tokens a second of processor time stand beside them, which other programs on the
+machine slow down less. Memory is the largest resident size. With mini held-out bits a character are measured, of all by
+the same code on the same titles.
 
 Trainer needs accelerate, which redditgen does not: pip install accelerate
 gpt-2-simple needs TensorFlow 1.15: redditgen doctor --install tf1

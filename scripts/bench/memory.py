@@ -209,7 +209,8 @@ def from_titles(path: Path, work: Work) -> Iterator[Any]:
 
     tokenizer = ModelDir(bundled.path("models/mini")).tokenizer()
     some = islice(records(path), 20_000)
-    return batches_from(0, examples(some, tokenizer, COMPACT, work.length), work.batch, 0, titles_alone=False)
+    learned = examples(some, tokenizer, COMPACT, work.length)
+    return (batch for batch, _ in batches_from(0, learned, work.batch, 0, titles_alone=False))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from redditgen.dataset.streams import chunks, streams
 from redditgen.draws import Undrawn
 from redditgen.errors import InputError, UsageError
 from redditgen.gpt2.examples import DynamicExamples, Examples, examples
-from redditgen.gpt2.mark import NO_RECORDS, Mark
+from redditgen.gpt2.mark import NO_RECORDS, RECORD, TITLE, Mark
 from redditgen.gpt2.tokenizer import Tokenizer
 from redditgen.gpt2.windows import Stream
 from redditgen.markup import SECTIONS, Record
@@ -94,7 +94,7 @@ def _of_plain_text(
 ) -> Dataset:
     if settings.val:
         raise UsageError(f"--val: {settings.dataset} is plain text, whose end is held out; use --val-fraction")
-    if settings.loss_on == "title":
+    if settings.loss_on == TITLE:
         raise UsageError(f"--loss-on title: {settings.dataset} is plain text, which has no titles; leave it out")
     _refuse_draws(settings)
     _log.warning("%s: holds no record, so it is learned as plain text", settings.dataset)
@@ -129,6 +129,7 @@ class _Parts:
         self.titles: dict[str, None] = {}  # in the order they came
         self._settings, self._mark = settings, mark
         self._counts: Counter[str] = Counter()
+        self._loss_on = RECORD if settings.engine == "gpt-2-simple" else settings.loss_on or mark.loss_on
         self._sections = set(mark.sections or ())
         self._categories: Counter[str] = Counter()
         self._fraction = 0.0 if settings.val else settings.val_fraction
@@ -140,8 +141,12 @@ class _Parts:
             self._sections |= {name for name in SECTIONS if record.marked and getattr(record, name) is not None}
             if record.category is not None:
                 self._categories[record.category] += 1
+            self._counts["without keywords"] += self._may_lack_keywords(record)
             if self._is_kept(record):
                 yield record
+
+    def _may_lack_keywords(self, record: Record) -> bool:
+        return not record.keywords or (isinstance(record, Undrawn) and self._settings.draws[0] == 0)
 
     def _is_kept(self, record: Record) -> bool:
         text = _text(record)
@@ -151,9 +156,9 @@ class _Parts:
         if is_held_out(text, self._fraction, self._settings.seed):
             self._hold_out(record)
             return False
-        if record.title is None and self._settings.loss_on == "title":
+        if record.title is None:
             self._counts["without title"] += 1
-            return False
+            return self._loss_on != TITLE
         return True
 
     def _all_of(self, path: Path, tokenizer: Tokenizer) -> Iterator[str]:
@@ -187,7 +192,7 @@ class _Parts:
             _log.warning(
                 "%s: %d records left out whose titles %s holds too", settings.dataset, counts["in both"], settings.val
             )
-        if counts["without title"]:
+        if counts["without title"] and self._loss_on == TITLE:
             _log.warning(
                 "%s: %d records without a title left out (--loss-on)", settings.dataset, counts["without title"]
             )
@@ -198,7 +203,7 @@ class _Parts:
         _log.info("%s: %d records to train on, %d held out", settings.dataset, kept, counts["held out"])
 
     def _why_none(self) -> str:
-        if self._counts["without title"]:
+        if self._counts["without title"] and self._loss_on == TITLE:
             return "holds no title to learn; leave out --loss-on title"
         if self._settings.val:
             return "every title stands in --val too and none is left to train on; name another file"
@@ -206,7 +211,13 @@ class _Parts:
 
     def mark(self) -> Mark:
         in_order = tuple(name for name in SECTIONS if name in self._sections)
-        return replace(self._mark, sections=in_order, categories=self._mark.categories | self._categories)
+        categories = self._mark.categories | self._categories
+        loss_on = self._loss_on or self._usual_loss()
+        return replace(self._mark, sections=in_order, categories=categories, loss_on=loss_on)
+
+    def _usual_loss(self) -> str:
+        """The title alone is learned better, but such a run begins no record: it has to know what lacks keywords."""
+        return TITLE if self._counts["without keywords"] and not self._counts["without title"] else RECORD
 
 
 def _text(record: Record) -> str:

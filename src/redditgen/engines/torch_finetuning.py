@@ -6,16 +6,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from itertools import count, islice
+from random import Random
 from typing import TYPE_CHECKING
 
 from redditgen.engines import Job, interrupted_at, planning
 from redditgen.engines.reporting import Reporting
 from redditgen.errors import RedditgenError
-from redditgen.gpt2.batches import IGNORED
 from redditgen.gpt2.divergence import Divergence
 from redditgen.gpt2.epochs import batches_from
 from redditgen.gpt2.events import Events
 from redditgen.gpt2.examples import prompt_ids
+from redditgen.gpt2.mark import TITLE
 from redditgen.gpt2.metrics import measured_since_best
 from redditgen.gpt2.parallel import ALONE, Ranks
 from redditgen.gpt2.plot import NAME as PLOT
@@ -102,8 +103,8 @@ class Finetuning:
             if not start and len(self.data.held_out):
                 self._report(0, measured=True)
             with self.interrupts() as interrupted:
-                for step, now in zip(range(start + 1, end + 1), self._timed_steps(start), strict=False):
-                    self._learn(step, now)
+                for step, (batches, tokens) in zip(range(start + 1, end + 1), self._timed_steps(start), strict=False):
+                    self._learn(step, batches, tokens)
                     progress.update(1, self.reporting.note())
                     if self.ranks.agreed(self._has_ended(step, interrupted())):
                         return step
@@ -112,23 +113,23 @@ class Finetuning:
     def follow(self) -> None:
         """Take the same steps as the first rank, until it ends."""
         steps = zip(range(self.job.start + 1, self.job.end + 1), self._steps(self.job.start), strict=False)
-        for step, batches in steps:
+        for step, (batches, _) in steps:
             self.training.step(step, *batches)
             if self.ranks.agreed(False):
                 return
 
-    def _timed_steps(self, done: int) -> "Iterator[list[Batch]]":
-        """The batches of each step; making them counts as a part of it."""
+    def _timed_steps(self, done: int) -> "Iterator[tuple[list[Batch], int]]":
+        """What each step learns from; making it counts as a part of the step."""
         steps = self._steps(done)
         while True:
             self.reporting.begin_step()
             yield next(steps)
 
-    def _learn(self, step: int, batches: "list[Batch]") -> None:
+    def _learn(self, step: int, batches: "list[Batch]", tokens: int) -> None:
         self.batches, loss = batches, self.training.step(step, *batches)
         self.reporting.end_step(
             loss,
-            tokens=sum(int((targets != IGNORED).sum()) for _, targets in batches),
+            tokens=tokens,
             titles=0 if isinstance(self.data.train, Stream) else sum(len(inputs) for inputs, _ in batches),
         )
         self.divergence.add(loss)
@@ -202,25 +203,27 @@ class Finetuning:
             f"lower --learning-rate, which is {self.training.rate:g}"
         )
 
-    def _steps(self, done: int) -> "Iterator[list[Batch]]":
-        """The batches of each step from `done` + 1 on; they follow from the seed and the step alone."""
+    def _steps(self, done: int) -> "Iterator[tuple[list[Batch], int]]":
+        """The batches of each step behind `done`, and their tokens; they follow from the seed and the step alone."""
         a_step = self.settings.accumulate_gradients or 1
         data, settings = self.data.train, self.settings
         if isinstance(data, Stream):
             yield from (self._windows(data, step, a_step) for step in count(done + 1))
             return
-        titles_alone = settings.loss_on == "title"
+        titles_alone = self.data.mark.loss_on == TITLE
         one_by_one = batches_from(done * a_step, data, self.batch_size, settings.seed, titles_alone=titles_alone)
         while True:
-            yield list(islice(one_by_one, a_step))
+            batches, tokens = zip(*islice(one_by_one, a_step), strict=True)
+            yield list(batches), sum(tokens)
 
-    def _windows(self, stream: Stream, step: int, a_step: int) -> "list[Batch]":
+    def _windows(self, stream: Stream, step: int, a_step: int) -> "tuple[list[Batch], int]":
         import torch
 
         length = min(self.settings.window, self.training.hparams.n_ctx)
         drawn = stream.windows(a_step * self.batch_size, length, seed=self.settings.seed, step=step)
         rows = torch.from_numpy(drawn).long().split(self.batch_size)
-        return [(row[:, :-1], row[:, 1:]) for row in rows]
+        batches = [(row[:, :-1], row[:, 1:]) for row in rows]
+        return batches, sum(targets.numel() for _, targets in batches)
 
     def _report(self, step: int, *, measured: bool) -> None:
         found: Evaluation | None = None
@@ -232,9 +235,9 @@ class Finetuning:
         self.reporting.report(step, self.training.learning_rate(step), found)
 
     def _sample(self, step: int) -> None:
-        """Write records that the network makes of nothing, to `<sample_dir>/<run>/samples-<step>`."""
+        """Write records that the network makes when nothing is asked of it, to `<sample_dir>/<run>/samples-<step>`."""
         mark, settings = self.data.mark, self.settings
-        prompt = mark.opening()
+        prompt = mark.opening(mark.some_category(Random(step)))
         [ids] = prompt_ids([prompt], self.tokenizer, mark.record_tokens)
         rows = self.training.sample(ids, settings.sample_num, settings.sample_length, seed=step)
         texts = [prompt + through_end(self.tokenizer.decode(row)) for row in rows]

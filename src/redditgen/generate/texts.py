@@ -6,6 +6,7 @@ comes.
 
 import random
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
 from typing import Protocol
 
 from redditgen import keywords as keyword_rules
@@ -40,33 +41,24 @@ class Records:
 
     def __init__(self, mark: Mark, blocked: Collection[str] = ()) -> None:
         """Of the `blocked` categories none is drawn."""
-        self._mark = mark
-        self._categories = {name: count for name, count in mark.categories.items() if name not in blocked}
+        kept = {name: count for name, count in mark.categories.items() if name not in blocked}
+        self._mark = replace(mark, categories=kept)
 
     def text(self, prompt: Prompt, rng: random.Random) -> str:
         """The start of the record that is asked for, as far as the run's records have such sections."""
-        return self._text(prompt, lambda: self._some_category(rng), lambda: _drawn(prompt, rng))
+        return self._text(prompt, lambda: self._mark.some_category(rng), lambda: _drawn(prompt, rng))
 
     def longest(self, prompt: Prompt) -> str:
         keywords = prompt.keywords or ()
         if prompt.most is not None:
             keywords = tuple(sorted(keywords, key=len, reverse=True)[: prompt.most])
-        return self._text(prompt, lambda: max(self._categories, key=len, default=None), lambda: keywords)
+        return self._text(prompt, lambda: max(self._mark.categories, key=len, default=None), lambda: keywords)
 
     def _text(self, prompt: Prompt, category: Callable[[], str | None], keywords: Callable[[], Iterable[str]]) -> str:
         mark = self._mark
         if mark.sections == () or (prompt.category is None and prompt.keywords is None):
-            return mark.opening()
-        asked = keyword_rules.category(prompt.category) if prompt.category else category()
-        in_records = mark.sections is None or "keywords" in mark.sections
-        record = Record(category=asked, keywords=" ".join(keywords()) if in_records else None)
-        return markup.prompt(record, "title")
-
-    def _some_category(self, rng: random.Random) -> str | None:
-        """A category of the run's, as often as it stood in its records: a prompt for keywords alone still needs one."""
-        if not self._categories:
-            return None
-        return rng.choices(list(self._categories), weights=list(self._categories.values()))[0]
+            return mark.opening(None if mark.begins_records else category())
+        return mark.prompt(keyword_rules.category(prompt.category) if prompt.category else category(), keywords())
 
     def record(self, prompt: str, text: str) -> Record | str:
         if not text.endswith(markup.END):

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 def batches_from(
     number: int, data: Examples | DynamicExamples, size: int, seed: int, *, titles_alone: bool
-) -> "Iterator[Batch]":
-    """Inputs and targets from the batch of this number, counted from 0, on; never ends.
+) -> "Iterator[tuple[Batch, int]]":
+    """Inputs and targets, and how many tokens they have, from the batch of this number, counted from 0, on; never ends.
 
-    With `titles_alone` only the tokens of a title and of its end are targets that count.
+    With `titles_alone` only the tokens of a title and of its end are targets that count. Padding is no token.
     """
     epoch, number = divmod(number, -(-len(data) // size))
     while True:
@@ -38,9 +38,10 @@ def batches_from(
         epoch, number = epoch + 1, 0
 
 
-def _tensors(pool: Examples, indices: "NDArray[np.int64]", titles_alone: bool) -> "Batch":
+def _tensors(pool: Examples, indices: "NDArray[np.int64]", titles_alone: bool) -> "tuple[Batch, int]":
     inputs, targets = padded(pool.sequences, indices)
+    tokens = int((targets != IGNORED).sum())
     if titles_alone:
         counts = in_title(targets, pool.title_starts[indices], pool.title_ends[indices])
         targets = targets.masked_fill(~counts, IGNORED)
-    return inputs, targets
+    return (inputs, targets), tokens

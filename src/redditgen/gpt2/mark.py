@@ -1,8 +1,10 @@
 """What a run's `redditgen.json` says of it, as a value. A run without the file was not made by redditgen."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from random import Random
 
 from redditgen import markup
 from redditgen.errors import InputError
@@ -11,19 +13,22 @@ from redditgen.output import whole
 
 COMPACT, LITERAL = "compact", "literal"
 NO_RECORDS = "none"  # of a run that learned from plain text
+RECORD, TITLE = "record", "title"
 
 
 @dataclass(frozen=True)
 class Mark:
-    """What `redditgen.json` says of a run: how its records were tokenized, and what stood in them.
+    """What `redditgen.json` says of a run: how its records were tokenized, what stood in them, what of each it learned.
 
-    `sections` is None where nobody knows them, and () where the records have no marks.
+    `sections` is None where nobody knows them, and () where the records have no marks; `loss_on` is None where nobody
+    knows it.
     """
 
     record_tokens: str = LITERAL
     model: str = ""
     sections: tuple[str, ...] | None = None
     categories: dict[str, int] = field(default_factory=dict)
+    loss_on: str | None = None  # RECORD or TITLE
 
     @classmethod
     def load(cls, path: Path) -> "Mark":
@@ -39,15 +44,34 @@ class Mark:
             raise InputError(
                 f"{path}: is not what redditgen writes ({error}); delete it if the run is foreign"
             ) from error
-        if mark.record_tokens not in (kinds := (COMPACT, LITERAL, NO_RECORDS)):
-            raise InputError(f"{path}: record_tokens must be one of {', '.join(kinds)}, not {mark.record_tokens!r}")
+        for name, known in (("record_tokens", (COMPACT, LITERAL, NO_RECORDS)), ("loss_on", (None, RECORD, TITLE))):
+            if (found := getattr(mark, name)) not in known:
+                raise InputError(f"{path}: {name} must be one of {', '.join(filter(None, known))}, not {found!r}")
         return mark
 
-    def opening(self) -> str:
-        """How a text of the run begins if nothing is asked of it: as its records do, if it has learned records."""
+    @property
+    def begins_records(self) -> bool:
+        """Whether the run has learned what a record begins with, and not only to go on from there."""
+        return self.loss_on != TITLE
+
+    def opening(self, category: str | None = None) -> str:
+        """How a text of the run begins if nothing is asked of it: as records do, of `category` if it cannot do that."""
         if self.record_tokens == NO_RECORDS:
             return ""
-        return markup.prompt(Record(), next(iter(self.sections or ()), ""))
+        if self.begins_records or not self.sections:
+            return markup.prompt(Record(), next(iter(self.sections or ()), ""))
+        return self.prompt(category, ())
+
+    def prompt(self, category: str | None, keywords: Iterable[str]) -> str:
+        """A record up to its title, as far as the run's records have such sections."""
+        in_records = self.sections is None or "keywords" in self.sections
+        return markup.prompt(Record(category=category, keywords=" ".join(keywords) if in_records else None), "title")
+
+    def some_category(self, rng: Random) -> str | None:
+        """A category of the run's, as often as it stood in its records."""
+        if not self.categories:
+            return None
+        return rng.choices(list(self.categories), weights=list(self.categories.values()))[0]
 
     def save(self, path: Path) -> None:
         with whole(path) as temporary:

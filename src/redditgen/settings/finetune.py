@@ -56,8 +56,11 @@ class FinetuneSettings:
     )
     combine: int = option(50_000, "Join files of plain text until they have this many characters.")
     seed: int = option(0, "Seed of the order of the records and of which titles are held out.")
-    loss_on: str = option(
-        "record", "What the loss is made of: record, all of each; title, its title and end, given the rest of it."
+    loss_on: str | None = option(
+        None,
+        "What the loss is made of: record, all of each; title, its title and end, given what stands before them.  "
+        "[default: the run's; title for a new one, but record with gpt-2-simple, or if no record is without keywords "
+        "or one without a title]",
     )
     min_keywords: int | None = option(
         None,
@@ -135,8 +138,8 @@ class FinetuneSettings:
         choose("--record-tokens", self.record_tokens, None, "compact", "literal")
         choose("--precision", self.precision, "auto", "float32", "bfloat16", "float16")
         self._check_plan()
-        choose("--loss-on", self.loss_on, "record", "title")
-        takes_titles = self.engine == "torch" or self.loss_on == "record"
+        choose("--loss-on", self.loss_on, None, "record", "title")
+        takes_titles = self.engine == "torch" or self.loss_on != "title"
         require(takes_titles, "--loss-on title: gpt-2-simple learns all of each record; leave it out")
         require_name("--run", self.run)
         require_at_least(1, self, "num_workers")
