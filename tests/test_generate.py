@@ -175,7 +175,7 @@ def test_a_sidecar_says_how_the_titles_were_made(generating: Generating, checkpo
     write(generating(out=out, seed=None))
     facts = json.loads((tmp_path / "titles.jsonl.meta.json").read_text(encoding="utf8"))
     assert (facts["command"], facts["step"], facts["synthetic"]) == ("generate", 120, True)
-    assert (facts["batch_size"], facts["precision"]) == (256, "int8")
+    assert (facts["batch_size"], facts["precision"]) == (128, "int8")
     counts = facts["counts"]
     assert counts["titles"] == 20
     assert counts["samples"] == sum(counts.values()) - counts["samples"]

@@ -16,7 +16,7 @@ from ray_nodes import Cluster, wait_until
 
 from redditgen import __version__
 from redditgen.engines import ray_generating
-from redditgen.engines.ray_generating import RayWriter, Task, shares
+from redditgen.engines.ray_generating import RayWriter, Task
 from redditgen.errors import InputError, MissingError, UsageError
 from redditgen.generate import conversation, generate, write
 from redditgen.gpt2.rundir import ModelDir
@@ -165,23 +165,6 @@ def test_a_worker_refuses_other_weights_and_other_versions(task: Task) -> None:
     assert isinstance(error, MissingError)
     assert str(error).startswith("ray node ")
     assert str(error).endswith(f": redditgen is {__version__}, and here 0.0; have the same there")
-
-
-@pytest.mark.parametrize(
-    ("nodes", "wanted"),
-    [
-        ([1], (1, 1)),
-        ([2], (2, 1)),
-        ([16], (8, 2)),
-        ([0, 16, 16], (8, 4)),
-        ([12, 3], (8, 1)),
-        ([64] * 20, (8, 64)),
-        ([0], (1, 1)),
-        ([], (1, 1)),
-    ],
-)
-def test_as_many_workers_as_can_be_busy_share_the_cpus(nodes: list[int], wanted: tuple[int, int]) -> None:
-    assert shares(nodes) == wanted
 
 
 def test_gpt_2_simple_writes_on_no_cluster(generating: Generating) -> None:

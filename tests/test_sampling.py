@@ -4,7 +4,10 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -137,6 +140,40 @@ def test_prompts_of_like_length_are_sampled_together_in_blocks_with_seeds_of_the
     assert list(sampler.blocks([], 4, DRAWN, seed=5)) == []
 
 
+@pytest.mark.parametrize("cores", [1, 8])
+def test_what_a_block_becomes_does_not_depend_on_those_beside_it(
+    compact: ModelDir, monkeypatch: pytest.MonkeyPatch, cores: int
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    sampler = Sampler(compact)
+    texts = list(sampler.blocks([f"{START}~`"] * 96, 3, DRAWN, seed=5))
+    alone = [sampler.continued([f"{START}~`"] * 3, DRAWN, block_seed(5, number)) for number in range(32)]
+    assert texts == [text for block in alone for text in block]
+
+
+@pytest.mark.parametrize(("cores", "free", "at_once"), [(4, 2**40, 4), (4, 0, 1), (1, 2**40, 1)])
+def test_blocks_are_made_side_by_side_as_cores_and_memory_allow(
+    compact: ModelDir, monkeypatch: pytest.MonkeyPatch, cores: int, free: int, at_once: int
+) -> None:
+    """And none begins that nobody asks for any more."""
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    monkeypatch.setattr("redditgen.gpt2.sampling.free_of_machine", lambda: free)
+    are_there, begun = threading.Barrier(at_once), list[int]()
+
+    def continued(self: Sampler, prompts: list[str], how: Sampling, seed: int) -> list[str]:
+        begun.append(seed)
+        if len(begun) <= at_once:
+            are_there.wait(timeout=60)  # until so many have begun
+        else:
+            time.sleep(0.05)
+        return prompts
+
+    monkeypatch.setattr(Sampler, "continued", continued)
+    with closing(Sampler(compact).blocks(["a"] * 100, 1, DRAWN, seed=5)) as texts:
+        assert next(texts) == "a"
+    assert at_once <= len(begun) < 100
+
+
 def test_a_block_is_as_large_as_a_models_cache_allows() -> None:
     sizes = {
         "mini": Hparams(n_vocab=8192, n_ctx=1024, n_embd=256, n_head=8, n_layer=4),
@@ -144,7 +181,7 @@ def test_a_block_is_as_large_as_a_models_cache_allows() -> None:
         "1558M": Hparams(n_vocab=50257, n_ctx=1024, n_embd=1600, n_head=25, n_layer=48),
     }
     assert {name: block_size("auto", hparams, 100) for name, hparams in sizes.items()} == {
-        "mini": 256, "124M": 64, "1558M": 8,
+        "mini": 128, "124M": 64, "1558M": 8,
     }  # fmt: skip
     assert block_size("auto", sizes["1558M"], 1024) == 1
     assert block_size("37", sizes["124M"], 100) == 37

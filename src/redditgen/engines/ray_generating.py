@@ -1,7 +1,7 @@
 """Blocks of prompts continued by ray's workers, each at one block at a time; the texts are those of one process.
 
-That holds for CPUs of one kind: CTranslate2's int8 rounds otherwise for each instruction set. In float32, and by the
-number of threads, no title was another.
+That holds for CPUs of one kind: CTranslate2's int8 rounds otherwise for each instruction set. In float32 no title was
+another.
 """
 
 from collections.abc import Generator, Iterator, Sequence
@@ -17,7 +17,7 @@ from redditgen.errors import InputError
 from redditgen.gpt2.rundir import ModelDir
 from redditgen.gpt2.sampling import Block, Sampler, Sampling, block_size, in_order, precision
 from redditgen.output import sha256
-from redditgen.ray_cluster import connected, cpus_each
+from redditgen.ray_cluster import connected
 from redditgen.ray_pool import Pool, Words, Worker
 from redditgen.settings import GenerateSettings
 
@@ -60,16 +60,9 @@ def writing(settings: GenerateSettings, run: ModelDir, how: Sampling) -> Iterato
 
 
 def _pool(ray: Any, task: Task) -> Pool[Block, list[str]]:
-    nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-    count, cpus = shares(nodes)
-    actor = ray.remote(num_cpus=cpus, max_restarts=0)(RayWriter)
+    actor = ray.remote(num_cpus=1, max_restarts=0)(RayWriter)
+    count = max(1, min(BLOCKS_AT_ONCE, int(ray.cluster_resources().get("CPU", 0))))
     return Pool(ray, lambda: actor.remote(task), count, _WORDS, at_hand=1)
-
-
-def shares(nodes: Sequence[int]) -> tuple[int, int]:
-    """How many workers nodes with so many CPUs shall have, and how many CPUs each; ray gives it as many threads."""
-    count = max(1, min(BLOCKS_AT_ONCE, sum(nodes)))
-    return count, cpus_each(nodes, count) or 1
 
 
 class RayWriter(Worker[Block, list[str]]):

@@ -3,7 +3,7 @@
 import logging
 import sys
 from collections.abc import Generator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from functools import partial
 from importlib import import_module
 
@@ -54,7 +54,9 @@ def writing(settings: GenerateSettings, run: ModelDir) -> AbstractContextManager
 def generate(settings: GenerateSettings, run: ModelDir, prompts: Sequence[str], seed: int) -> Generator[str]:
     """The text of each prompt, in order, made here in blocks."""
     size = block_size(settings.batch_size, run.hparams(), settings.length)
-    yield from Sampler(run, precision(settings.precision)).blocks(prompts, size, _how(settings), seed)
+    sampler = Sampler(run, precision(settings.precision))
+    with closing(sampler.blocks(prompts, size, _how(settings), seed)) as texts:
+        yield from texts
 
 
 def _how(settings: GenerateSettings) -> Sampling:

@@ -3,7 +3,9 @@
 from collections.abc import Callable, Collection, Iterable, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from redditgen import keywords as keyword_rules
 from redditgen.errors import MissingError, UsageError
@@ -13,6 +15,9 @@ from redditgen.gpt2.rundir import ModelDir
 from redditgen.markup import Record
 from redditgen.novelty import Index, normalised
 from redditgen.settings import GenerateSettings
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 TOO_SHORT, TOO_LONG, UNSAFE, LACKING = "too_short", "too_long", "unsafe", "lacking_keywords"
 COPY, NEAR_COPY, DUPLICATE = "copy", "near_copy", "duplicate"
@@ -88,14 +93,22 @@ def safe(words: Path | None, blocked: Collection[str] = ()) -> Filter:
     pattern = lists.words(words)
 
     def find(candidates: Sequence[Candidate]) -> Faults:
-        import pyarrow as pa
         import pyarrow.compute as pc
 
-        hits = pc.match_substring_regex(pa.array([one.title for one in candidates], pa.string()), pattern).to_pylist()
+        hits = pc.match_substring_regex(_arrow([one.title for one in candidates]), pattern).to_pylist()
         are_blocked = (one.record.category in blocked for one in candidates)
         return [UNSAFE if hit or is_blocked else None for hit, is_blocked in zip(hits, are_blocked, strict=True)]
 
     return find
+
+
+def _arrow(texts: Sequence[str]) -> "pa.StringArray":
+    """By way of its buffers, since `pa.array` would import pandas."""
+    import pyarrow as pa
+
+    encoded = [text.encode("utf8") for text in texts]
+    ends = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
+    return pa.StringArray.from_buffers(len(texts), pa.py_buffer(ends), pa.py_buffer(b"".join(encoded)))
 
 
 def _index(settings: GenerateSettings, run: ModelDir) -> Index | None:

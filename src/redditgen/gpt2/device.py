@@ -44,11 +44,17 @@ def computes_in_bfloat16(device: "torch.device") -> bool:
 
 def available_memory(device: "torch.device", processes: int = 1) -> int:
     """Bytes that each of some processes that begin now could have: what others have left of its card or the machine."""
-    import psutil
     import torch
 
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
+    return free_of_machine(processes)
+
+
+def free_of_machine(processes: int = 1) -> int:
+    """The same of the machine's memory, without torch."""
+    import psutil
+
     return min(int(psutil.virtual_memory().available) // processes + _resident(), _of_control_group() // processes)
 
 
