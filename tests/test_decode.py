@@ -15,9 +15,9 @@ from test_markup import records_of, writable
 from redditgen.decode import decode, lines
 from redditgen.errors import InputError, MissingError, OutputExists, UsageError
 from redditgen.markup import END, SECTIONS, START, Record, build
-from redditgen.output import sidecar_path
 from redditgen.rows import write_rows
 from redditgen.settings import DecodeSettings
+from redditgen.sidecar import sidecar_path
 
 DATA = Path(__file__).parents[2] / "shared/data"
 CATS = Record(category="cats", keywords="nap sun", title="A nap\nin the sun")
@@ -161,11 +161,11 @@ def test_wrong_use_is_said_before_any_work(encoded: Path, tmp_path: Path) -> Non
 
 def test_rows_keep_numbers_and_truth_values_in_jsonl(tmp_path: Path) -> None:
     rows = [{"title": "é\u2028x", "seed": 3, "synthetic": True, "extra": "not asked for"}]
-    assert write_rows(tmp_path / "a.jsonl", rows, ["title", "seed", "synthetic"]) == 1
+    assert write_rows(tmp_path / "a.jsonl", rows, ["title", "seed", "synthetic"], suffix=".jsonl") == 1
     assert json.loads((tmp_path / "a.jsonl").read_text(encoding="utf8")) == {
         "title": "é\u2028x", "seed": 3, "synthetic": True,
     }  # fmt: skip
-    assert write_rows(tmp_path / "a.TXT", rows, ["title"]) == 1
+    assert write_rows(tmp_path / "a.TXT", rows, ["title"], suffix=".TXT") == 1
     assert (tmp_path / "a.TXT").read_text(encoding="utf8") == "é x\n"
 
 

@@ -41,8 +41,9 @@ from redditgen.fetch.duckdb import LocalPosts
 from redditgen.fetch.files import find
 from redditgen.fetch.translation import translate
 from redditgen.interrupts import ended_like_ctrl_c
-from redditgen.output import sha256, sidecar_path
+from redditgen.output import sha256
 from redditgen.settings import FetchSettings
+from redditgen.sidecar import sidecar_path
 
 REAL_POSTS = Path(__file__).parents[2] / "shared/data/reddit_posts_2013.parquet"
 ALL_COLUMNS = "title,subreddit,score,created_utc,num_comments,id,over_18,author"

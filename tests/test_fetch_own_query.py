@@ -11,8 +11,8 @@ from redditgen import bundled
 from redditgen.errors import InputError, UsageError
 from redditgen.fetch import FetchCounts, fetch
 from redditgen.fetch.own_query import read
-from redditgen.output import sidecar_path
 from redditgen.settings import FetchSettings
+from redditgen.sidecar import sidecar_path
 
 T = "`fh-bigquery.reddit_posts.2019_08`"
 REPORTS_OWN = f"""

@@ -16,8 +16,8 @@ from posts import posts as reddit_posts
 
 from redditgen.errors import UsageError
 from redditgen.fetch import fetch
-from redditgen.output import sidecar_path
 from redditgen.settings import FetchSettings
+from redditgen.sidecar import sidecar_path
 
 BIGQUERY: dict[str, Any] = {"source": ("bigquery",)}
 ARCTIC_SHIFT: dict[str, Any] = {"source": ("arctic-shift",), "subreddit": ("cats",), "after": "2024-01-01"}

@@ -256,7 +256,7 @@ def test_a_finished_run_is_left_as_it_is(finetuning: Settings, caplog: pytest.Lo
         assert finetune(replace(settings, dataset=Path("gone.txt"))) == 6
         assert finetune(replace(settings, steps=2)) == 6
     assert content(settings.checkpoint_dir) == before
-    assert "run run1 is at step 6 already; --more N goes on" in caplog.text
+    assert "run run1 is already at step 6; --more N goes on" in caplog.text
 
 
 def test_more_steps_are_added_to_those_there_are(finetuning: Settings) -> None:

@@ -26,9 +26,9 @@ from redditgen.generate.drawing import BLOCKS_A_WINDOW
 from redditgen.generate.stage import ENGINES
 from redditgen.gpt2.rundir import ModelDir
 from redditgen.markup import END
-from redditgen.output import sidecar_path
 from redditgen.partial import Partial
 from redditgen.settings import GenerateSettings
+from redditgen.sidecar import sidecar_path
 
 NAMES = ["a.txt", "a.csv", "a.jsonl"]
 

@@ -24,7 +24,7 @@ import listing
 from roundtrip import read_titles
 
 from redditgen.markup import Record, build
-from redditgen.output import sidecar_path
+from redditgen.sidecar import sidecar_path
 
 GROWTH = 1.2  # of the peak, from the smaller file to the large one
 

@@ -147,7 +147,8 @@ def evaluate(options: settings.EvaluateSettings) -> None:
     """Measure a finetuned run: on titles that it never learned from, and on those that it writes."""
     from redditgen import evaluation
 
-    print(evaluation.table(evaluation.write(options)))
+    if not (options.skip_existing and evaluation.is_made(options)):
+        print(evaluation.table(evaluation.write(options)))
 
 
 @_command(settings.ExportSettings)

@@ -5,10 +5,11 @@ from collections import Counter
 from collections.abc import Iterator
 
 from redditgen.errors import InputError, UsageError
-from redditgen.output import refuse_existing, write_sidecar
+from redditgen.output import refuse_existing, whole
 from redditgen.records import records
 from redditgen.rows import check_rows_file, json_line, one_line, write_rows
 from redditgen.settings import DecodeSettings
+from redditgen.sidecar import BESIDES, made_before, write_sidecar
 
 _log = logging.getLogger(__name__)
 
@@ -18,10 +19,14 @@ def decode(settings: DecodeSettings) -> dict[str, int]:
     if settings.out is None:
         raise UsageError("--out: a file to write is needed here")
     check_rows_file(settings.out, settings.names)
+    inputs = [settings.input]
+    if settings.skip_existing and (before := made_before(settings.out, settings, inputs=inputs, but=BESIDES)):
+        return dict(before["counts"])
     refuse_existing(settings.out, settings.overwrite)
     counts: Counter[str] = Counter()
-    counts["rows"] = write_rows(settings.out, _rows(settings, counts), settings.names)
-    write_sidecar(settings.out, settings, inputs=[settings.input], counts=counts)
+    with whole(settings.out) as temporary:
+        counts["rows"] = write_rows(temporary, _rows(settings, counts), settings.names, suffix=settings.out.suffix)
+        write_sidecar(settings.out, settings, inputs=inputs, written=temporary, counts=counts)
     unfinished = f" and {counts['partial']} unfinished ones" if counts["partial"] else ""
     _log.info("%s: %d rows of %d records%s", settings.out, counts["rows"], counts["records"], unfinished)
     return dict(counts)

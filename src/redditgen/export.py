@@ -24,8 +24,9 @@ from redditgen.gpt2.rundir import ModelDir
 from redditgen.gpt2.tokenizer import Tokenizer
 from redditgen.gpt2.weights import Hparams
 from redditgen.model_card import SNIPPETS, model_card
-from redditgen.output import sidecar_path, whole_folder, write_sidecar
+from redditgen.output import whole_folder
 from redditgen.settings import ExportSettings
+from redditgen.sidecar import BESIDES, made_before, sidecar_path, write_sidecar
 
 if TYPE_CHECKING:
     from redditgen.gpt2.weights import Tensors
@@ -47,17 +48,20 @@ class _Model:
 
 def export(settings: ExportSettings) -> Path:
     """Write the folder that the settings name and give its path."""
-    out = settings.output
-    _refuse_existing(out, settings.overwrite)
-    run = _run(settings)
+    out, run = settings.output, _run(settings)
     source = run or find_model(settings.model or "", settings.model_dir)
+    inputs, facts = [source.weights()], {"step": run.step() if run else None}
+    sidecar = sidecar_path(out / _META)
+    if settings.skip_existing and made_before(out, settings, inputs=inputs, but=BESIDES, facts=facts, sidecar=sidecar):
+        return out
+    _refuse_existing(out, settings.overwrite)
     model = _Model(source.hparams(), source.tokenizer(), source.tensors())
     with whole_folder(out) as temporary:
         _WRITERS[settings.to](temporary, model)
         if run and settings.to in SNIPPETS:
             card = model_card(settings.name, run.step(), run.mark(), model.hparams, to=settings.to)
             (temporary / "README.md").write_text(card, encoding="utf8")
-        write_sidecar(temporary / _META, settings, inputs=[source.weights()], step=run.step() if run else None)
+        write_sidecar(temporary / _META, settings, inputs=inputs, step=facts["step"])
         replaced = _set_aside(out)
     if replaced:
         shutil.rmtree(replaced, ignore_errors=True)

@@ -16,13 +16,19 @@ from redditgen.gpt2.metrics import measured_since_best
 from redditgen.gpt2.places import find_model, model_at
 from redditgen.gpt2.plot import NAME as PLOT
 from redditgen.gpt2.plot import plot
-from redditgen.gpt2.rundir import ModelDir, Weights
+from redditgen.gpt2.rundir import FINISHED, ModelDir, Weights
 from redditgen.locks import alone
 from redditgen.novelty import NAME as INDEX
 from redditgen.novelty import Index
 from redditgen.output import make_folder
 from redditgen.settings import FinetuneSettings
+from redditgen.sidecar import made_before, sidecar_path, write_sidecar
 
+# Settings that leave the weights as they are.
+_BESIDES = (
+    "overwrite", "skip_existing", "plot", "print_every", "sample_every", "sample_num", "sample_length", "sample_dir",
+    "max_checkpoints", "time_limit", "num_workers", "ray_address", "tf1_python",
+)  # fmt: skip
 _ENGINES = {"torch": torch_engine.finetune, "gpt-2-simple": gpt2simple.finetune}
 
 _log = logging.getLogger(__name__)
@@ -43,6 +49,8 @@ def finetune(settings: FinetuneSettings) -> int:
     Raises RedditgenError where another process finetunes the same run.
     """
     run = ModelDir(settings.checkpoint_dir / settings.run)
+    if settings.skip_existing and _is_made(settings, run):
+        return run.step()
     deadline = math.inf if settings.seconds is None else time.monotonic() + settings.seconds
     with _claimed(run.path):
         step = _finetune(settings, run, deadline)
@@ -70,17 +78,45 @@ def _claimed(folder: Path) -> Iterator[None]:
 def _finetune(settings: FinetuneSettings, run: ModelDir, deadline: float) -> int:
     start = _going_on(run, settings) if _is_resumed(run, settings) else _fresh(settings)
     end = start.step + settings.more if settings.more else settings.steps
-    if start.step >= end:
-        _log.info("run %s is at step %d already; --more N goes on", settings.run, start.step)
-        return start.step
-    if start.weights == run and _has_stalled(settings, run):
-        _log.info("run %s was stopped early at step %d; --more N goes on", settings.run, start.step)
+    is_stalled = start.weights == run and _has_stalled(settings, run)
+    if start.step >= end or is_stalled:
+        _refuse_another(settings, run)
+        how = "was stopped early" if is_stalled else "is already"
+        _log.info("run %s %s at step %d; --more N goes on", settings.run, how, start.step)
         return start.step
     learned = dataset.read(settings, start.mark, start.weights.tokenizer(), start.weights.hparams().n_ctx)
     _remember(learned.titles, settings, run, start)
     learned = replace(learned, titles=())
     job = Job(run=run, weights=start.weights, dataset=learned, start=start.step, end=end, deadline=deadline)
-    return _ENGINES[settings.engine](settings, job)
+    step = _ENGINES[settings.engine](settings, job)
+    if step >= end or _has_stalled(settings, run):
+        write_sidecar(run.path / FINISHED, settings, inputs=_inputs(settings), written=run.weights(), step=step)
+    return step
+
+
+def _inputs(settings: FinetuneSettings) -> list[Path]:
+    """The files that a run is made of: what it learns from, and another run's weights."""
+    paths = [path for name in (settings.dataset, settings.val) if name for path in dataset.files(name)]
+    is_of_another = settings.restore_from not in ("latest", "fresh")
+    return [*paths, model_at(Path(settings.restore_from)).weights()] if is_of_another else paths
+
+
+def _is_made(settings: FinetuneSettings, run: ModelDir) -> bool:
+    """Whether the run was finished by the same command, and is as it was left then."""
+    if not (sidecar := sidecar_path(run.path / FINISHED)).exists():
+        return False
+    inputs = _inputs(settings)
+    found = made_before(run.path, settings, inputs=inputs, but=_BESIDES, written=run.weights(), sidecar=sidecar)
+    return found is not None
+
+
+def _refuse_another(settings: FinetuneSettings, run: ModelDir) -> None:
+    """Of a finished run that was not to be skipped it was said before what it was made of."""
+    if settings.skip_existing and sidecar_path(run.path / FINISHED).exists():
+        raise OutputExists(
+            f"{run.path}: run {settings.run} is finished; --restore-from fresh --overwrite makes it anew, "
+            "--more N goes on with it, --run makes another"
+        )
 
 
 def _remember(titles: Iterable[str], settings: FinetuneSettings, run: ModelDir, start: _Start) -> None:

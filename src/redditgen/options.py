@@ -1,7 +1,7 @@
 """How settings are declared and checked: fields that know their help text, and checks that name the option."""
 
 import re
-from dataclasses import field
+from dataclasses import Field, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,14 @@ def option(default: Any, help: str, *flags: str) -> Any:
 def argument(help: str) -> Any:
     """A field that is a positional argument."""
     return field(metadata={"help": help, "positional": True})
+
+
+def flag(declared: "Field[Any]") -> str:
+    """The name of a field on the command line."""
+    if declared.metadata.get("positional"):
+        return declared.name.upper()
+    flags = declared.metadata["flags"] or (f"--{declared.name.replace('_', '-')}",)
+    return str(flags[0]).partition("/")[0]
 
 
 def require(holds: bool, message: str) -> None:

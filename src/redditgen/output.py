@@ -1,21 +1,17 @@
-"""Outputs that appear whole or not at all, each with a sidecar that says how it was made.
+"""Outputs that appear whole or not at all.
 
 What has appeared is on the disk, so that a power cut leaves it as a kill does.
 """
 
 import contextlib
-import dataclasses
 import errno
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from redditgen import __version__
 from redditgen.errors import InputError, OutputExists
 
 
@@ -98,23 +94,6 @@ def settle(path: Path) -> None:
             raise
     finally:
         os.close(handle)
-
-
-def sidecar_path(path: Path) -> Path:
-    return path.with_name(path.name + ".meta.json")
-
-
-def write_sidecar(path: Path, settings: Any, *, inputs: list[Path], **facts: Any) -> None:
-    """Write `<path>.meta.json`: settings (a dataclass), the inputs' hashes, the version, and whatever else is known."""
-    content = {
-        "redditgen": __version__,
-        "command": type(settings).__name__.removesuffix("Settings").lower(),
-        "settings": dataclasses.asdict(settings),
-        "inputs": {str(name): sha256(name) for name in inputs},
-        **facts,
-    }
-    with whole(sidecar_path(path)) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, default=str, ensure_ascii=False) + "\n", encoding="utf8")
 
 
 def sha256(path: Path) -> str:

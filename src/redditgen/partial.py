@@ -55,6 +55,10 @@ class Partial:
     def facts(self) -> dict[str, Any]:
         return self._state["facts"]
 
+    def path(self, number: int) -> Path:
+        """Where the file of a number lies until it has its name."""
+        return self._folder / str(number)
+
     def read(self, number: int) -> str:
         """What the steps so far wrote to the file of a number."""
         return (self._folder / str(number)).read_text(encoding="utf8")

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TextIO
 
 from redditgen.errors import InputError, MissingError, UsageError
-from redditgen.output import whole
 
 SUFFIXES = (".txt", ".csv", ".jsonl")
 
@@ -56,15 +55,11 @@ def check_rows_file(path: Path, columns: Sequence[str]) -> None:
         raise UsageError(f"{path}: a .txt holds one column, not {', '.join(columns)}; use .csv or .jsonl")
 
 
-def write_rows(path: Path, rows: Iterable[Row], columns: Sequence[str], *, delimiter: str = "") -> int:
-    """Write `path` whole, in the form that its suffix names; gives the number of rows. None is an empty cell.
-
-    A .txt has a value a line; with a `delimiter`, which then stands behind each, line breaks inside values are kept.
-    """
-    check_rows_file(path, columns)
+def write_rows(path: Path, rows: Iterable[Row], columns: Sequence[str], *, suffix: str) -> int:
+    """Write `path` in the form that a suffix names; gives the number of rows. None is an empty cell."""
     count = 0
-    with whole(path) as temporary, temporary.open("w", encoding="utf8", newline="") as file:
-        write = _writer(file, path.suffix.lower(), columns, delimiter, has_header=True)
+    with path.open("w", encoding="utf8", newline="") as file:
+        write = _writer(file, suffix.lower(), columns, delimiter="", has_header=True)
         for row in rows:
             write(row)
             count += 1
@@ -74,7 +69,10 @@ def write_rows(path: Path, rows: Iterable[Row], columns: Sequence[str], *, delim
 def rows_text(
     rows: Iterable[Row], path: Path, columns: Sequence[str], *, delimiter: str = "", is_first: bool = True
 ) -> str:
-    """Rows as `write_rows` would write them to `path`; those behind others are not the `is_first` ones."""
+    """Rows as `write_rows` would write them to `path`; those behind others are not the `is_first` ones.
+
+    With a `delimiter`, which stands behind each value of a .txt, line breaks inside values are kept.
+    """
     text = io.StringIO(newline="")
     write = _writer(text, path.suffix.lower(), columns, delimiter, has_header=is_first)
     for row in rows:

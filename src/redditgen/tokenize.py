@@ -7,21 +7,25 @@ import numpy as np
 
 from redditgen import dataset
 from redditgen.gpt2.places import find_model
-from redditgen.output import refuse_existing, whole, write_sidecar
+from redditgen.output import refuse_existing, whole
 from redditgen.settings import TokenizeSettings
+from redditgen.sidecar import BESIDES, made_before, write_sidecar
 
 _log = logging.getLogger(__name__)
 
 
 def tokenize(settings: TokenizeSettings) -> dict[str, int]:
     """Write `settings.output`: an array of token ids a chunk. Gives the counts of chunks and tokens."""
-    refuse_existing(settings.output, settings.overwrite)
-    tokenizer = find_model(settings.model, settings.model_dir).tokenizer()
+    out, model = settings.output, find_model(settings.model, settings.model_dir)
     paths = dataset.files(settings.dataset)
-    chunks = list(dataset.chunks(paths, tokenizer, settings.record_tokens, settings.combine))
-    with whole(settings.output) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, *chunks)
+    if settings.skip_existing and (before := made_before(out, settings, inputs=paths, but=BESIDES)):
+        return dict(before["counts"])
+    refuse_existing(out, settings.overwrite)
+    chunks = list(dataset.chunks(paths, model.tokenizer(), settings.record_tokens, settings.combine))
     counts = Counter(chunks=len(chunks), tokens=sum(map(len, chunks)))
-    write_sidecar(settings.output, settings, inputs=paths, counts=counts)
-    _log.info("%s: %d tokens in %d chunks", settings.output, counts["tokens"], counts["chunks"])
+    with whole(out) as temporary:
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, *chunks)
+        write_sidecar(out, settings, inputs=paths, written=temporary, counts=counts)
+    _log.info("%s: %d tokens in %d chunks", out, counts["tokens"], counts["chunks"])
     return dict(counts)

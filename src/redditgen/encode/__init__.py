@@ -5,12 +5,13 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
 from itertools import groupby, islice
 from operator import itemgetter
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from redditgen.encode import batches, reading
 from redditgen.encode.reading import Row
@@ -19,15 +20,16 @@ from redditgen.encode.workers import encoded_by_ray, encoded_here
 from redditgen.errors import InputError
 from redditgen.interrupts import ended_like_ctrl_c
 from redditgen.keywords import normalise
-from redditgen.output import refuse_existing, write_sidecar
+from redditgen.output import refuse_existing
 from redditgen.partial import Partial, made_of, partial
 from redditgen.progress import Progress
 from redditgen.rows import reading as reading_text
 from redditgen.settings import EncodeSettings
+from redditgen.sidecar import BESIDES, made_before, write_sidecar
 from redditgen.tables import table
 
 _RAY_PAYS_FROM = 10_000  # rows; with fewer, starting ray takes longer than it saves
-_NOT_IN_THE_FILE = ("out", "workers", "ray_address", "overwrite")  # settings that leave the bytes as they are
+_NOT_IN_THE_FILE = (*BESIDES, "workers", "ray_address")  # settings that leave the bytes as they are
 
 _log = logging.getLogger(__name__)
 
@@ -37,11 +39,13 @@ def encode(settings: EncodeSettings) -> dict[str, int]:
 
     What an interrupted call with the same settings and the same input wrote is gone on with.
     """
+    of_spacy = versions(settings)
+    files = [settings.input, *filter(None, [settings.keywords_list])]
+    if settings.skip_existing and (before := _made_before(settings, files, of_spacy)):
+        return dict(before["counts"])
     refuse_existing(settings.output, settings.overwrite)
     started = time.monotonic()
-    of_spacy = versions(settings)
     only = _listed(settings.keywords_list)
-    files = [settings.input, *filter(None, [settings.keywords_list])]
     counts: Counter[str] = Counter()
     with (
         ended_like_ctrl_c(),
@@ -55,13 +59,25 @@ def encode(settings: EncodeSettings) -> dict[str, int]:
         if not output.is_whole:
             _write(output, reading.rows(titles, settings, counts), settings, only, counts)
         counts = Counter(output.facts)
+        for number, path in enumerate(settings.outputs):
+            written, facts = output.path(number), {"counts": counts, "versions": of_spacy}
+            write_sidecar(path, settings, inputs=files, written=written if written.exists() else path, **facts)
     of_shares = [counts[f"records_{name}"] for name in settings.shares]
     for path, records in zip(settings.outputs, [counts["records"] - sum(of_shares), *of_shares], strict=True):
         if not records:
             _log.warning("%s: is empty, since --split left no title for it", path)
-        write_sidecar(path, settings, inputs=files, counts=counts, versions=of_spacy)
     _log.info("%s: %s", settings.output, _summary(counts, time.monotonic() - started))
     return dict(counts)
+
+
+def _made_before(settings: EncodeSettings, files: Sequence[Path], versions: dict[str, str]) -> dict[str, Any] | None:
+    """What the sidecar says, if all outputs were made of the same."""
+    found = None
+    for path in reversed(settings.outputs):  # the first, which has all its name, has it last
+        found = made_before(path, settings, inputs=files, but=_NOT_IN_THE_FILE, facts={"versions": versions})
+        if found is None:
+            return None
+    return found
 
 
 def _write(

@@ -23,11 +23,12 @@ from redditgen.markup import Record
 from redditgen.novelty import NAME as INDEX
 from redditgen.output import refuse_existing, refuse_unwritable, sha256, whole
 from redditgen.settings import EvaluateSettings
+from redditgen.sidecar import BESIDES, made_before
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Evaluation", "Figure", "Sample", "evaluate", "table", "write"]
+__all__ = ["Evaluation", "Figure", "Sample", "evaluate", "is_made", "table", "write"]
 
 JSON, HTML = "evaluation.json", "evaluation.html"
 
@@ -107,13 +108,12 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
 
 
 def write(settings: EvaluateSettings) -> Evaluation:
-    """The same, written to two files in the settings' folder; raises OutputExists where one is there."""
+    """The same, written to two files in the settings' folder; raises OutputExists where they are there."""
     out = settings.output
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out: {out} is a file; name a folder")
     refuse_unwritable(out / JSON)
-    for name in (JSON, HTML):
-        refuse_existing(out / name, settings.overwrite)
+    refuse_existing(out / JSON, settings.overwrite)  # it is written last: without it the page is what a kill left
     made = evaluate(settings)
     shown = page(settings.run, made.step, made.figures, made.counts, made.titles, made.held_out)
     content = json.dumps(made.content(), indent=2, default=str, ensure_ascii=False) + "\n"
@@ -123,6 +123,14 @@ def write(settings: EvaluateSettings) -> Evaluation:
             temporary.write_text(text, encoding="utf8", errors=errors)
         _log.info("wrote %s", out / name)
     return made
+
+
+def is_made(settings: EvaluateSettings) -> bool:
+    """Whether the two files are there, made of the same; the one in JSON is its own sidecar."""
+    out, run = settings.output, find_run(settings.run, settings.checkpoint_dir, settings.step)
+    path, inputs, facts = out / JSON, _inputs(settings, run), {"step": run.step()}
+    is_whole = (out / HTML).exists()
+    return is_whole and bool(made_before(path, settings, inputs=inputs, but=BESIDES, facts=facts, sidecar=path))
 
 
 def table(made: Evaluation) -> str:

@@ -15,8 +15,9 @@ from redditgen.fetch.bigquery import BigQueryPosts
 from redditgen.fetch.columns import TYPES
 from redditgen.fetch.query import Query
 from redditgen.interrupts import ended_like_ctrl_c
-from redditgen.output import refuse_existing, whole, write_sidecar
+from redditgen.output import refuse_existing, whole
 from redditgen.settings import FetchSettings
+from redditgen.sidecar import BESIDES, made_before, write_sidecar
 from redditgen.web import shown
 
 _log = logging.getLogger(__name__)
@@ -70,6 +71,8 @@ def fetch(settings: FetchSettings) -> FetchCounts:
     """Write `settings.out` and its sidecar; raises a RedditgenError, and writes nothing, if no title is left."""
     with _own_errors(), ended_like_ctrl_c():
         titles_file.check(settings.out)
+        if settings.skip_existing and (before := _made_before(settings)):
+            return FetchCounts(**before["counts"])
         refuse_existing(settings.out, settings.overwrite or settings.dry_run)
         with sources.posts(settings) as posts:
             _refuse_own_output(posts.inputs, settings.out)
@@ -131,13 +134,23 @@ def _make(settings: FetchSettings, asked: Query, posts: Posts) -> FetchCounts:
         write_sidecar(
             settings.out,
             _without_names(settings),
-            inputs=list(posts.inputs),
+            inputs=posts.inputs,
+            written=temporary,
             source=sources.facts(posts),
             sql=asked.sql,
             parameters=asked.parameters,
             counts=dataclasses.asdict(counts),
         )
     return counts
+
+
+def _made_before(settings: FetchSettings) -> dict[str, Any] | None:
+    """What the sidecar says, if the output was made of the same; what comes over a network is taken for the same."""
+    if not settings.out.exists():
+        return None
+    inputs = sources.posts(settings).inputs if settings.source[0] not in sources.REMOTE else ()
+    but = (*BESIDES, "max_bytes", *(("cache",) if settings.source[0] in sources.REMOTE else ()))
+    return made_before(settings.out, _without_names(settings), inputs=inputs, but=but)
 
 
 def _without_names(settings: FetchSettings) -> FetchSettings:

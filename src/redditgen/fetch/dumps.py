@@ -20,8 +20,9 @@ from redditgen.fetch.dump_posts import Counts
 from redditgen.fetch.headers import complaint
 from redditgen.fetch.zstd_lines import MB
 from redditgen.locks import alone
-from redditgen.output import make_folder, sidecar_path, whole, write_sidecar
+from redditgen.output import make_folder, whole
 from redditgen.progress import Progress
+from redditgen.sidecar import sidecar_path, write_sidecar
 
 _FORMAT = 1  # of the Parquet file; a change of it makes every dump be imported anew
 

@@ -13,13 +13,14 @@ from redditgen.fetch.bigquery import BigQueryPosts
 from redditgen.fetch.bigquery.tables import Tables
 from redditgen.fetch.duckdb import LocalPosts
 from redditgen.options import byte_count
-from redditgen.output import sidecar_path
 from redditgen.settings import FetchSettings
+from redditgen.sidecar import sidecar_path
 
 if TYPE_CHECKING:
     from redditgen.fetch import Posts
 
-_NAMES = (files.SAMPLE, "bigquery", "arctic-shift")
+REMOTE = ("bigquery", "arctic-shift")
+_NAMES = (files.SAMPLE, *REMOTE)
 _ARCTIC_SHIFT_FOLDER = Path("data/arctic-shift")
 # What is told of a file that an import or Arctic Shift made: commands and keys of its own sidecar.
 _ORIGINS = {"import": ("counts",), "arcticshift": ("subreddit", "fetched", "posts", "skipped", "crowded")}

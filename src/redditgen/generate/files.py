@@ -15,14 +15,15 @@ from redditgen.generate.report import counts_of, report
 from redditgen.generate.stage import Stage, seed_of
 from redditgen.generate.titles import Title, columns, file_text
 from redditgen.interrupts import ended_like_ctrl_c
-from redditgen.output import refuse_existing, write_sidecar
+from redditgen.output import refuse_existing
 from redditgen.partial import Partial, made_of, partial
 from redditgen.progress import Progress
 from redditgen.rows import check_rows_file
 from redditgen.settings import GenerateSettings
+from redditgen.sidecar import BESIDES, made_before, write_sidecar
 
 # Settings that leave the bytes as they are.
-_NOT_IN_THE_FILE = ("out", "overwrite", "resume", "tf1_python", "ray_address")
+_NOT_IN_THE_FILE = (*BESIDES, "resume", "tf1_python", "ray_address")
 
 _log = logging.getLogger(__name__)
 
@@ -36,8 +37,11 @@ def write(settings: GenerateSettings) -> int:
     if out is None:
         raise UsageError("--out: a file to write is needed here")
     check_rows_file(out, columns(out))
+    stage = Stage(settings)
+    if settings.skip_existing and (before := _made_before(out, stage)):
+        return int(before["counts"][TITLES])
     refuse_existing(out, settings.overwrite)
-    stage, asks = Stage(settings), asked(settings)
+    asks = asked(settings)
     total = stage.check(asks)
     made = made_of(settings, stage.inputs, but=_NOT_IN_THE_FILE, **stage.facts)
     with ended_like_ctrl_c(), partial([out], made, overwrite=settings.overwrite, asides=1) as output:
@@ -46,11 +50,18 @@ def write(settings: GenerateSettings) -> int:
             writing.write(asks, total)
             report(settings, total, writing.state.counts)
             output.finish(writing.facts)
-    counts = counts_of(writing.state.counts)
-    made_with = replace(settings, seed=writing.seed)
-    write_sidecar(out, made_with, inputs=stage.inputs, counts=counts, **stage.facts, synthetic=True)
+        counts = counts_of(writing.state.counts)
+        made_with = replace(settings, seed=writing.seed)
+        facts = {"counts": counts, **stage.facts, "synthetic": True}
+        write_sidecar(out, made_with, inputs=stage.inputs, written=output.path(0), **facts)
     _log.info("%s: %d titles", out, counts[TITLES])
     return counts[TITLES]
+
+
+def _made_before(out: Path, stage: Stage) -> dict[str, Any] | None:
+    """What the sidecar says, if the output was made of the same; where no seed is asked for, by any."""
+    but = (*_NOT_IN_THE_FILE, *(("seed",) if stage.settings.seed is None else ()))
+    return made_before(out, stage.settings, inputs=stage.inputs, but=but, facts=stage.facts)
 
 
 class _Writing:

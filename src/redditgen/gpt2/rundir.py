@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 BEST = "best"  # for the number of a step
 _LEFT = re.compile(r"\.(?!ctranslate2-).+\.\d+\.tmp")  # by a process that was killed while it wrote a file of a run
+FINISHED = "finetune"  # beside this name lies the sidecar of a finished run
 _LATEST = re.compile(r'^model_checkpoint_path: "(.+)"$', re.MULTILINE)
 
 
@@ -154,7 +155,7 @@ class ModelDir:
         """Delete what a run before this one wrote here, and nothing else."""
         if not self.path.is_dir():
             return
-        for name in ("checkpoint", "counter", "metrics.jsonl", PLOT, self.mark_path.name):
+        for name in ("checkpoint", "counter", "metrics.jsonl", f"{FINISHED}.meta.json", PLOT, self.mark_path.name):
             _delete(self.path / name)
         made = ("events.out.tfevents.*", "ctranslate2-*", "evaluation/evaluation.*")
         for path in (*self._of_steps(), *(path for pattern in made for path in self.path.glob(pattern))):

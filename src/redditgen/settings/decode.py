@@ -5,6 +5,7 @@ from pathlib import Path
 
 from redditgen.markup import SECTIONS
 from redditgen.options import argument, option, require
+from redditgen.settings import fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,9 +16,11 @@ class DecodeSettings:
     partial: bool = option(
         False, "Decode also records without an end token, as far as they go; otherwise they are counted.", "--partial"
     )
+    skip_existing: bool = fields.skip_existing()
     overwrite: bool = option(False, "Replace an output that is already there.", "--overwrite")
 
     def __post_init__(self) -> None:
+        require(self.out is not None or not self.skip_existing, "--skip-existing: is about a file; name one with --out")
         unknown = [name for name in self.names if name not in SECTIONS]
         require(not unknown, f"--sections: no section {', '.join(map(repr, unknown))}; there are {', '.join(SECTIONS)}")
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from redditgen.options import argument, choose, option, require, require_at_least, require_auto_or_count
+from redditgen.settings import fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +47,7 @@ class EncodeSettings:
         None, "Run on a ray cluster that is there: auto, host:port or ray://host:port.  [default: start ray here]"
     )
     seed: int = option(0, "Seed of the draws, of the order and of the split: same seed, same file.")
+    skip_existing: bool = fields.skip_existing()
     overwrite: bool = option(False, "Replace an output that is already there.", "--overwrite")
 
     def __post_init__(self) -> None:

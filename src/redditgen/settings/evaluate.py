@@ -39,6 +39,7 @@ class EvaluateSettings:
         None, "Folder for evaluation.json and evaluation.html.  [default: evaluation in the run's folder]"
     )
     checkpoint_dir: Path = fields.checkpoint_dir()
+    skip_existing: bool = fields.skip_existing()
     overwrite: bool = option(False, "Replace an evaluation that is already there.", "--overwrite")
 
     def __post_init__(self) -> None:

@@ -20,6 +20,7 @@ class ExportSettings:
     out: Path | None = option(None, "Folder to write.  [default: exports/RUN-TO]")
     checkpoint_dir: Path = fields.checkpoint_dir()
     model_dir: Path = fields.model_dir()
+    skip_existing: bool = fields.skip_existing()
     overwrite: bool = option(False, "Replace an export that is already there.", "--overwrite")
 
     def __post_init__(self) -> None:

@@ -1,10 +1,12 @@
 """The options of `redditgen fetch`."""
 
+import dataclasses
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
-from redditgen.options import option, require, require_at_least
+from redditgen.options import flag, option, require, require_at_least
+from redditgen.settings import fields
 
 ARCTIC_SHIFT_URL = "https://arctic-shift.photon-reddit.com"
 
@@ -81,6 +83,7 @@ class FetchSettings:
     limit: int = option(1000, "Arctic Shift: the first so many posts of each subreddit since --after.")
     base_url: str = option(ARCTIC_SHIFT_URL, "Arctic Shift: address of the server, or of one that answers alike.")
     refresh: bool = option(False, "Arctic Shift: ask anew for what was fetched before.", "--refresh")
+    skip_existing: bool = fields.skip_existing()
     overwrite: bool = option(False, "Replace an output that is already there.", "--overwrite")
 
     def __post_init__(self) -> None:
@@ -113,6 +116,5 @@ class FetchSettings:
         yield self.job is not None, ("dry_run",), "does not go with --job, which reads a result and costs nothing"
 
     def _refuse(self, names: tuple[str, ...], why: str) -> None:
-        for field in fields(self):
-            flag, *_ = field.metadata["flags"] or (f"--{field.name.replace('_', '-')}",)
-            require(field.name not in names or getattr(self, field.name) == field.default, f"{flag} {why}")
+        for field in dataclasses.fields(self):
+            require(field.name not in names or getattr(self, field.name) == field.default, f"{flag(field)} {why}")

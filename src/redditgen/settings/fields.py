@@ -25,6 +25,13 @@ tf1_python = partial(
     "Python 3.7 that has TensorFlow 1.15.  [default: $REDDITGEN_TF1_PYTHON, else what doctor --install tf1 made]",
 )
 
+skip_existing = partial(
+    option,
+    False,
+    "Do nothing where the output is there already, whole and made of the same; else say what is another.",
+    "--skip-existing",
+)
+
 # How titles are drawn.
 temperature = partial(option, 0.7, "Below 1 makes likely words likelier; 0 takes the likeliest always.")
 top_k = partial(option, 40, "Draw each token from this many likeliest ones; 0: from all.")

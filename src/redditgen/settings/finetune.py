@@ -118,6 +118,7 @@ class FinetuneSettings:
     checkpoint_dir: Path = fields.checkpoint_dir()
     sample_dir: Path = option(Path("samples"), "Folder of the samples.")
     tf1_python: Path | None = fields.tf1_python()
+    skip_existing: bool = fields.skip_existing()
     overwrite: bool = option(False, "With --restore-from fresh: replace a run that is already there.", "--overwrite")
 
     def __post_init__(self) -> None:

@@ -83,6 +83,7 @@ class GenerateSettings:
     resume: bool = option(
         False, "Go on with an output that a kill cut short, as the same command does without it.", "--resume"
     )
+    skip_existing: bool = fields.skip_existing()
     overwrite: bool = option(False, "Replace an output that is already there.", "--overwrite")
 
     def __post_init__(self) -> None:
@@ -96,6 +97,7 @@ class GenerateSettings:
         require((self.max_words or math.inf) >= (self.min_words or 0), "--max-words must not be below --min-words")
         require(self.sfw or self.words is None, "--words is about what --sfw leaves out; leave out --no-sfw")
         require(0 < self.novel_threshold <= 1, f"--novel-threshold must be above 0, to 1, not {self.novel_threshold}")
+        require(self.out is not None or not self.skip_existing, "--skip-existing: is about a file; name one with --out")
         require_auto_or_count(self, "batch_size")
         require_step(self.step)
         choose("--engine", self.engine, *fields.ENGINES)

@@ -17,6 +17,7 @@ class TokenizeSettings:
     )
     combine: int = option(50_000, "Join files until they have this many characters.")
     model_dir: Path = fields.model_dir()
+    skip_existing: bool = fields.skip_existing()
     overwrite: bool = option(False, "Replace an output that is already there.", "--overwrite")
 
     def __post_init__(self) -> None:

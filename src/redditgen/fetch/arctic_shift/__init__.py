@@ -20,8 +20,9 @@ from redditgen.fetch.arctic_shift.pages import Pages, Reached
 from redditgen.fetch.arctic_shift.posts import Read, read
 from redditgen.fetch.arctic_shift.request import ArcticShiftSettings, date
 from redditgen.locks import alone
-from redditgen.output import make_folder, sidecar_path, whole, write_sidecar
+from redditgen.output import make_folder, whole
 from redditgen.progress import Progress
+from redditgen.sidecar import sidecar_path, write_sidecar
 
 _A_REQUEST = PAUSE + 2  # seconds, about
 _MANY = 1000  # requests
@@ -218,11 +219,18 @@ def _finish(folder: Path, settings: ArcticShiftSettings, pages: Pages) -> Fetche
         _log.warning("r/%s: no posts %s; check the name", settings.subreddit, settings.span)
         pages.delete()
         return None
-    facts = {"posts": reached.posts, "skipped": reached.skipped, "crowded": reached.crowded}
     with whole(path) as temporary:
         pages.copy_posts(temporary)
         # Before the file has its name: one without a sidecar would be fetched anew.
-        write_sidecar(path, settings, inputs=[], fetched=date(int(time.time())), **facts)
+        write_sidecar(
+            path,
+            settings,
+            inputs=[],
+            fetched=date(int(time.time())),
+            posts=reached.posts,
+            skipped=reached.skipped,
+            crowded=reached.crowded,
+        )
     pages.delete()
     _log.info("r/%s: %d posts until %s", settings.subreddit, reached.posts, date(reached.cursor))
     if reached.cursor > time.time() - _SETTLED:
