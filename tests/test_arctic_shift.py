@@ -557,7 +557,7 @@ def test_ctrl_c_while_waiting_is_one_line(fetch: Fetch, server: ArcticShift, mon
 
 def test_two_at_once_do_not_mix(fetch: Fetch, server: ArcticShift, tmp_path: Path) -> None:
     (tmp_path / "api").mkdir()
-    said = "another redditgen is fetching to it; wait"
+    said = r"another redditgen .*is fetching to it; wait"
     with alone(tmp_path / "api", "fetching to it"), pytest.raises(RedditgenError, match=said):
         fetch()
     assert server.queries == []

@@ -555,7 +555,7 @@ def test_a_second_import_at_the_same_time_waits_for_the_first(long_dump: Path, t
     assert [first.returncode, second.returncode] == [0, 0]
     assert errors[0].splitlines()[-1].endswith(f"500000 posts imported to {tmp_path / 'RS_2019-08.parquet'}")
     assert errors[1].splitlines() == [
-        f"{tmp_path}: another redditgen is importing to it; waiting until it is done",
+        f"{tmp_path}: another redditgen (process {first.pid}) is importing to it; waiting until it is done",
         f"{long_dump}: imported before, to {tmp_path / 'RS_2019-08.parquet'}",
     ]
 

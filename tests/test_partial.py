@@ -180,7 +180,7 @@ def test_a_full_disk_is_said_and_what_is_whole_stays(outputs: list[Path], monkey
 
 def test_two_processes_do_not_write_the_same(outputs: list[Path]) -> None:
     with partial(outputs, MADE_OF, overwrite=False) as output:
-        with pytest.raises(RedditgenError, match=r"another redditgen is writing .*out\.txt"):
+        with pytest.raises(RedditgenError, match=r"another redditgen .*is writing .*out\.txt"):
             write(outputs)
         assert isinstance(output, Partial)
         output.step(lines(0), {})
