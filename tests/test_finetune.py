@@ -1,6 +1,7 @@
 import csv
 import json
 import logging
+import re
 import shutil
 import signal
 import subprocess
@@ -716,6 +717,38 @@ def test_records_longer_than_the_context_are_cut_with_a_warning(
     path.write_text("".join(build(Record(title=f"{number} " + "z" * 200)) for number in range(30)), encoding="utf8")
     assert finetune(finetuning(dataset=path)) == 6
     assert "records are longer than 64 tokens and were cut" in caplog.text
+
+
+def test_an_unfinished_run_of_anothers_weights_is_gone_on_with_and_a_finished_one_skipped(
+    finetuning: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    first = finetuning(run="first")
+    finetune(first)
+    settings = finetuning(model=None, restore_from=str(run_of(first).path), skip_existing=True, seed=3, save_every=2)
+    finetune(replace(settings, run="whole"))
+    with pytest.raises(Interrupted, match=r"saved at step \d; the same command goes on from there$"):
+        interrupted_at(3, settings)
+    assert finetune(settings) == 6
+    assert learned(run_of(settings)) == learned(run_of(replace(settings, run="whole")))
+    there = run_of(settings).weights().stat().st_mtime_ns
+    assert finetune(replace(settings, plot=True, print_every=5)) == 6
+    assert caplog.messages[-1] == f"{run_of(settings).path}: is there already, made of the same; skipped"
+    finetune(replace(first, more=1))
+    with pytest.raises(OutputExists, match=r"run1: run run1 already exists; .*--overwrite replaces it"):
+        finetune(settings)
+    assert re.search(r"run1: not skipped, since .*first/model-6\.index has changed$", caplog.messages[-1])
+    assert run_of(settings).weights().stat().st_mtime_ns == there
+    assert finetune(replace(settings, overwrite=True)) == 6
+    assert run_of(settings).weights().stat().st_mtime_ns > there
+
+
+def test_more_steps_are_skipped_once_they_are_done(finetuning: Settings) -> None:
+    settings = finetuning(skip_existing=True)
+    finetune(settings)
+    assert [finetune(replace(settings, more=2)) for _ in range(3)] == [8, 8, 8]
+    with pytest.raises(OutputExists, match=r"run1: run run1 is finished; --restore-from fresh --overwrite makes it"):
+        finetune(settings)
 
 
 @pytest.mark.parametrize("loss_on", ["record", "title"])

@@ -174,6 +174,12 @@ def test_blocks_are_made_side_by_side_as_cores_and_memory_allow(
     assert at_once <= len(begun) < 100
 
 
+def test_what_fills_no_block_is_cut_for_the_cores_that_have_nothing_to_do(compact: ModelDir) -> None:
+    sampler = Sampler(compact)
+    sizes = {rows: [len(block.prompts) for block in sampler.cut(["a"] * rows, 128, 1)] for rows in (0, 10, 50, 300)}
+    assert sizes == {0: [], 10: [10], 50: [16, 17, 17], 300: [128, 128, 22, 22]}
+
+
 def test_a_block_is_as_large_as_a_models_cache_allows() -> None:
     sizes = {
         "mini": Hparams(n_vocab=8192, n_ctx=1024, n_embd=256, n_head=8, n_layer=4),
@@ -181,7 +187,7 @@ def test_a_block_is_as_large_as_a_models_cache_allows() -> None:
         "1558M": Hparams(n_vocab=50257, n_ctx=1024, n_embd=1600, n_head=25, n_layer=48),
     }
     assert {name: block_size("auto", hparams, 100) for name, hparams in sizes.items()} == {
-        "mini": 128, "124M": 64, "1558M": 8,
+        "mini": 128, "124M": 128, "1558M": 16,
     }  # fmt: skip
     assert block_size("auto", sizes["1558M"], 1024) == 1
     assert block_size("37", sizes["124M"], 100) == 37

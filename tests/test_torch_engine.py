@@ -196,9 +196,7 @@ def test_one_finetuning_at_a_time_writes_to_a_run_and_others_may_read_it(finetun
     before = content(settings.checkpoint_dir)
     with alone(run_of(settings).path, "finetuning this run"):
         for changes in ({"more": 2}, {"restore_from": "fresh", "overwrite": True}, {}):
-            with pytest.raises(
-                RedditgenError, match=r"run1: another redditgen .*is finetuning this run; wait"
-            ):
+            with pytest.raises(RedditgenError, match=r"run1: another redditgen .*is finetuning this run; wait"):
                 finetune(replace(settings, **changes))
         assert content(settings.checkpoint_dir) == before
         assert set(find_run("run1", settings.checkpoint_dir).tensors()) == set(run_of(settings).hparams().shapes())

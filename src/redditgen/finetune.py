@@ -88,10 +88,16 @@ def _finetune(settings: FinetuneSettings, run: ModelDir, deadline: float) -> int
     _remember(learned.titles, settings, run, start)
     learned = replace(learned, titles=())
     job = Job(run=run, weights=start.weights, dataset=learned, start=start.step, end=end, deadline=deadline)
+    _finished(run).unlink(missing_ok=True)
     step = _ENGINES[settings.engine](settings, job)
     if step >= end or _has_stalled(settings, run):
         write_sidecar(run.path / FINISHED, settings, inputs=_inputs(settings), written=run.weights(), step=step)
     return step
+
+
+def _finished(run: ModelDir) -> Path:
+    """The sidecar that a run has as long as it is finished."""
+    return sidecar_path(run.path / FINISHED)
 
 
 def _inputs(settings: FinetuneSettings) -> list[Path]:
@@ -103,7 +109,7 @@ def _inputs(settings: FinetuneSettings) -> list[Path]:
 
 def _is_made(settings: FinetuneSettings, run: ModelDir) -> bool:
     """Whether the run was finished by the same command, and is as it was left then."""
-    if not (sidecar := sidecar_path(run.path / FINISHED)).exists():
+    if not (sidecar := _finished(run)).exists():
         return False
     inputs = _inputs(settings)
     found = made_before(run.path, settings, inputs=inputs, but=_BESIDES, written=run.weights(), sidecar=sidecar)
@@ -112,7 +118,7 @@ def _is_made(settings: FinetuneSettings, run: ModelDir) -> bool:
 
 def _refuse_another(settings: FinetuneSettings, run: ModelDir) -> None:
     """Of a finished run that was not to be skipped it was said before what it was made of."""
-    if settings.skip_existing and sidecar_path(run.path / FINISHED).exists():
+    if settings.skip_existing and _finished(run).exists():
         raise OutputExists(
             f"{run.path}: run {settings.run} is finished; --restore-from fresh --overwrite makes it anew, "
             "--more N goes on with it, --run makes another"
@@ -141,6 +147,8 @@ def _has_stalled(settings: FinetuneSettings, run: ModelDir) -> bool:
 def _is_resumed(run: ModelDir, settings: FinetuneSettings) -> bool:
     exists = (run.path / "checkpoint").exists()
     if settings.restore_from != "latest" and exists:
+        if settings.skip_existing and not _finished(run).exists():
+            return True
         if not settings.overwrite:
             raise OutputExists(
                 f"{run.path}: run {settings.run} already exists; --restore-from latest goes on with it, "

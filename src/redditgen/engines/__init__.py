@@ -35,5 +35,6 @@ class Job:
 
 def interrupted_at(step: int, job: Job, settings: FinetuneSettings) -> Interrupted:
     """What a finetuning raises when it was asked to stop and has saved."""
-    how = "the same command" if settings.restore_from == "latest" else "--restore-from latest"
+    goes_on = settings.restore_from == "latest" or settings.skip_existing
+    how = "the same command" if goes_on else "--restore-from latest"
     return Interrupted(f"{job.run.path}: saved at step {step}; {how} goes on from there")

@@ -11,7 +11,7 @@ import random
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from math import ceil
+from math import ceil, sqrt
 
 from redditgen.engines import BLOCKS_AT_ONCE, Write
 from redditgen.generate.filters import DUPLICATE, Candidate, Filter, Seen, faults
@@ -22,6 +22,7 @@ from redditgen.markup import Record
 TITLES = "titles"  # among the counts
 BLOCKS_A_WINDOW = BLOCKS_AT_ONCE
 BLOCKS_WITHOUT_A_TITLE = 10  # in a row, before generation is given up
+_MANY = 100  # texts of a prompt, from which the share of titles among them is known well
 _TITLES_WITHOUT_LUCK = 10  # as many titles' tries in a row without one, before a prompt is given up
 
 
@@ -46,8 +47,14 @@ class Piece:
     def to_draw(self, tries: int) -> int:
         """How many texts the missing titles will take, as far as there are tries left for them."""
         missing = self.wanted - self.written
-        likely = ceil(missing * (self.drawn + 1) / (self.written + 1)) if self.drawn else missing
-        return max(0, min(likely, tries * self.wanted - self.drawn, self.luck_left(tries)))
+        enough = self._enough_for(missing) if self.drawn and missing else missing
+        return max(0, min(enough, tries * self.wanted - self.drawn, self.luck_left(tries)))
+
+    def _enough_for(self, missing: int) -> int:
+        """As many as will do, by those so far; where these are many, in nearly all cases: the mean and two deviations."""
+        share = (self.written + 1) / (self.drawn + 1)
+        more = 2 * sqrt(missing * (1 - share)) / share if self.drawn >= _MANY else 0
+        return ceil(missing / share + more)
 
     def luck_left(self, tries: int) -> int:
         return _TITLES_WITHOUT_LUCK * tries - self.unlucky

@@ -9,6 +9,7 @@ import random
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from threading import Lock
 from typing import Any
 
@@ -22,7 +23,7 @@ from redditgen.markup import END
 
 AUTO = "auto"
 
-_ROWS_MAX = 128  # more are no faster
+_ROWS_MAX, _ROWS_MIN = 128, 16  # of a block: more are no faster, fewer twice as slow
 _CACHE = 2**30  # bytes that the keys and values of a block may take
 _SEEDING = Lock()  # CTranslate2 has one seed for the whole process
 
@@ -80,11 +81,12 @@ class Sampler:
     def cut(self, prompts: Sequence[str], size: int, seed: int) -> list[Block]:
         """Blocks of `size` prompts of like length, in the order in which `in_order` needs them.
 
-        Rows of one length begin to write at once, where a shorter one would wait until the longest has been read.
+        Rows of one length begin to write at once, where a shorter one would wait until the longest has been read. What
+        fills no block is cut into a few, so that it does not keep one core busy and the others waiting.
         """
         lengths = list(map(len, prompt_ids(list(prompts), self._tokenizer, self._record_tokens)))
-        order = sorted(range(len(prompts)), key=lengths.__getitem__)
-        numbered = enumerate(order[start : start + size] for start in range(0, len(order), size))
+        order = iter(sorted(range(len(prompts)), key=lengths.__getitem__))
+        numbered = enumerate(list(islice(order, rows)) for rows in _sizes(len(prompts), size))
         blocks = [Block(rows, [prompts[row] for row in rows], block_seed(seed, number)) for number, rows in numbered]
         return sorted(blocks, key=lambda block: min(block.places))
 
@@ -140,6 +142,13 @@ class Sampler:
         return text + END if ended else through_end(text)
 
 
+def _sizes(rows: int, size: int) -> list[int]:
+    """Of the blocks that some rows are cut into: whole ones, and up to four of what is left over."""
+    whole, rest = divmod(rows, size)
+    pieces = max(1, min(4, rest // _ROWS_MIN))
+    return [size] * whole + [(rest + piece) // pieces for piece in range(pieces) if rest]
+
+
 def in_order(blocks: Sequence[Block], made: Iterable[Iterable[str]]) -> Iterator[str]:
     """The texts of blocks that were cut, in the order of the prompts, each as soon as those before it are there."""
     texts: dict[int, str] = {}
@@ -163,9 +172,9 @@ def block_size(asked: str, hparams: Hparams, length: int) -> int:
 
 
 def _cache(hparams: Hparams, rows: int, length: int) -> int:
-    """The bytes of a block's keys and values, if its prompts are as long as what is written behind them."""
+    """The bytes of a block's keys and values, if it writes texts of full length behind prompts of a few tokens."""
     a_token = 2 * hparams.n_layer * hparams.n_embd * 4  # of its key and value in every layer
-    return rows * a_token * min(2 * length, hparams.n_ctx)
+    return rows * a_token * min(length, hparams.n_ctx)
 
 
 def precision(asked: str) -> str:
