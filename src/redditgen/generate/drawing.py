@@ -51,7 +51,7 @@ class Piece:
         return max(0, min(enough, tries * self.wanted - self.drawn, self.luck_left(tries)))
 
     def _enough_for(self, missing: int) -> int:
-        """As many as will do, by those so far; where these are many, in nearly all cases: the mean and two deviations."""
+        """As many as will do, by those so far; where these are many, nearly always: the mean and two deviations."""
         share = (self.written + 1) / (self.drawn + 1)
         more = 2 * sqrt(missing * (1 - share)) / share if self.drawn >= _MANY else 0
         return ceil(missing / share + more)
