@@ -35,21 +35,22 @@ def start(folder: Path, script: str, *arguments: Path) -> "subprocess.Popen[str]
     command = folder / "redditgen"
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m redditgen "$@"\n', encoding="utf8")
     command.chmod(0o755)
-    return subprocess.Popen(
-        [SCRIPTS / script, *arguments],
-        cwd=folder,
-        env={**os.environ, "REDDITGEN": str(command), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    with (folder / "said").open("w", encoding="utf8") as said:
+        return subprocess.Popen(
+            [SCRIPTS / script, *arguments],
+            cwd=folder,
+            env={**os.environ, "REDDITGEN": str(command), "OMP_NUM_THREADS": "1"},
+            stdout=said,
+            stderr=said,
+            text=True,
+            start_new_session=True,
+        )
 
 
 def ended(folder: Path, script: str, *arguments: Path) -> str:
-    process = start(folder, script, *arguments)
-    said, _ = process.communicate(timeout=280)
-    assert process.returncode == 0, said
+    code = start(folder, script, *arguments).wait(timeout=280)
+    said = (folder / "said").read_text(encoding="utf8")
+    assert code == 0, said
     return said
 
 
@@ -74,16 +75,15 @@ def test_a_night_is_logged_with_times_and_run_again_does_nothing(tmp_path: Path,
     again = ended(folder, "overnight", settings)
     assert again.count("is there already, made of the same; skipped") == 6  # encode writes two files
     after = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and path != log}
-    assert {path for path in after if after[path] != before.get(path)} == {folder / "redditgen"}
+    assert {path.name for path in after if after[path] != before.get(path)} == {"redditgen", "said"}
     assert log.read_text(encoding="utf8") == said + again
 
 
 @pytest.mark.slow
 def test_a_stage_that_fails_ends_the_night_with_its_code(tmp_path: Path, settings: Path) -> None:
     settings.write_text(SETTINGS + "encode=(--split val=2)\n", encoding="utf8")
-    process = start(tmp_path / "night", "overnight", settings)
-    said, _ = process.communicate(timeout=120)
-    assert process.returncode == 2
+    assert start(tmp_path / "night", "overnight", settings).wait(timeout=120) == 2
+    said = (tmp_path / "night/said").read_text(encoding="utf8")
     assert said.splitlines()[-1].partition("  ")[2].startswith("redditgen: --split")
 
 
@@ -113,7 +113,7 @@ def test_a_second_run_begins_with_what_the_first_has_learned(tmp_path: Path) -> 
     settings = tmp_path / "settings.sh"
     settings.write_text(
         SETTINGS.replace("fetch=", "fetch_first=").replace("finetune=", "finetune_first=")
-        + "fetch_second=(--from sample --subreddits 3)\n".replace("--subreddits 3", "--top-subreddits 2")
+        + "fetch_second=(--from sample --top-subreddits 2)\n"
         + "finetune_second=(--steps 6 --batch-size 4 --sample-every 0)\n",
         encoding="utf8",
     )
