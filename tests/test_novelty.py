@@ -295,6 +295,8 @@ def test_an_index_is_read_as_it_was_written(
     again = Index.load(folder)
     assert list(again) == list(index)
     assert [again.similar(one) for one in (*titles, title)] == [index.similar(one) for one in (*titles, title)]
+    several = [*titles, "", title, " "]
+    assert list(index.similar_of(several)) == [index.similar(one) for one in several]
     assert [path.name for path in folder.iterdir()] == [NAME]
 
 

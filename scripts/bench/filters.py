@@ -61,7 +61,7 @@ def main() -> None:
         seconds = time.monotonic() - began
         texts = [title.title for title in made]
         held = [all(of_one) for of_one in hits.held([(title.keywords or "").split() for title in made], texts)]
-        new = [index.similar(text, THRESHOLD) is None for text in texts]
+        new = [match is None for match in index.similar_of(texts, THRESHOLD)]
         print(f"{name:<20}{len(made):>8}{seconds:>9.1f}{share(held):>19}{share(new):>8}", flush=True)
 
 

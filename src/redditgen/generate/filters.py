@@ -124,13 +124,13 @@ def _index(settings: GenerateSettings, run: ModelDir) -> Index | None:
 
 
 def _novel(index: Index, threshold: float) -> Filter:
-    def fault(title: str) -> str | None:
-        match = index.similar(title, threshold)
-        if match is None:
-            return None
-        return COPY if match.kind == "exact" else NEAR_COPY
+    faults = {"exact": COPY, "near": NEAR_COPY}
 
-    return lambda candidates: [fault(one.title) for one in candidates]
+    def find(candidates: Sequence[Candidate]) -> Faults:
+        matches = index.similar_of([one.title for one in candidates], threshold)
+        return [faults[match.kind] if match else None for match in matches]
+
+    return find
 
 
 def _holding_keywords() -> Filter:
