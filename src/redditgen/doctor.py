@@ -11,7 +11,7 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from redditgen import __version__, tf1
+from redditgen import __version__, home, tf1
 from redditgen.errors import MissingError, RedditgenError
 from redditgen.progress import Progress
 from redditgen.settings import OPENAI_MODELS, DoctorSettings, EncodeSettings
@@ -199,7 +199,7 @@ def _gcloud_folder() -> Path:
         return Path(folder)
     if os.name == "nt":
         return Path(os.environ.get("APPDATA", Path.home()), "gcloud")
-    return Path.home() / ".config" / "gcloud"
+    return home.expanded(Path("~/.config/gcloud"))
 
 
 def _bigquery_project(settings: DoctorSettings) -> Finding:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from redditgen import home
 from redditgen.errors import InputError, MissingError, RedditgenError
 
 _PATIENCE = 120  # seconds to answer in; importing TensorFlow from a cold disk takes a while
@@ -47,7 +48,7 @@ def environment() -> dict[str, str]:
 
 def absolute(path: Path) -> Path:
     """An interpreter's path, found on PATH if it is a plain name; links are kept, since an environment's is one."""
-    path = path.expanduser()
+    path = home.expanded(path)
     return Path(shutil.which(path) or path).absolute()
 
 
@@ -163,7 +164,7 @@ def _candidates(log: TextIO) -> Iterator[Path]:
     for place in os.get_exec_path():
         if found := shutil.which("python3.7", path=place):
             yield Path(found)
-    versions = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+    versions = home.expanded(Path(os.environ.get("PYENV_ROOT") or "~/.pyenv")) / "versions"
     patches = {path.name.removeprefix("3.7."): path for path in versions.glob("3.7.*")}
     for patch in sorted((patch for patch in patches if patch.isdigit()), key=int, reverse=True):
         yield of_environment(patches[patch])

@@ -16,9 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-import platformdirs
-
-from redditgen import interpreters
+from redditgen import home, interpreters
 from redditgen.errors import InputError, Interrupted, MissingError, RedditgenError
 from redditgen.interrupts import ended_like_ctrl_c
 from redditgen.output import make_folder, whole
@@ -65,7 +63,7 @@ class Checked:
 
 
 def folder() -> Path:
-    return platformdirs.user_cache_path("redditgen", appauthor=False) / "tf1"
+    return home.cache() / "tf1"
 
 
 def find(given: Path | None = None) -> Path:

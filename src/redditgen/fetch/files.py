@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from redditgen import bundled
+from redditgen import bundled, home
 from redditgen.errors import InputError, MissingError, UsageError
 from redditgen.fetch import headers
 from redditgen.fetch.columns import NEEDED, TYPES
@@ -127,7 +127,7 @@ def _month(path: Path) -> str | None:
 def _paths(source: str) -> list[Path]:
     if source == SAMPLE:
         return [_sample()]
-    path = Path(source).expanduser()
+    path = home.expanded(Path(source))
     if path.is_dir():
         return _in_folder(path)
     return [path] if path.exists() else _matches(source, path)

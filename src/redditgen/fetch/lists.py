@@ -4,7 +4,7 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
-from redditgen import bundled
+from redditgen import bundled, home
 from redditgen.errors import InputError, UsageError
 
 NSFW_SUBREDDITS = "data/nsfw_subreddits.txt"
@@ -23,7 +23,7 @@ def blocked(block: str, *, sfw: bool) -> list[str]:
 
     Raises UsageError where a name can only be a file that is not there, InputError where the file can't be read.
     """
-    path = Path(block).expanduser()
+    path = home.expanded(Path(block))
     names = list(map(_name, _entries(path) if path.is_file() else block.split(",")))
     for name in names:
         if "/" in name or Path(name).suffix not in ("", ".com"):  # r/reddit.com is a subreddit
