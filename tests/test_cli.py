@@ -1,6 +1,7 @@
 import dataclasses
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -103,21 +104,76 @@ def test_the_version_is_the_packages(redditgen: Redditgen) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "named"),
+    ("line", "message"),
     [
-        (["generate", "--nonsense"], "--nonsense"),
-        (["generate", "-n", "many"], "'-n'"),
-        (["decode"], "input"),
-        (["bake"], "'bake'"),
+        ("generate --keyword x", "--keyword: no such option; did you mean --keywords?"),
+        ("generate --temprature=1", "--temprature: no such option; did you mean --temperature?"),
+        ("fetch --no-sfv", "--no-sfv: no such option; did you mean --no-sfw?"),
+        ("--quite generate", "--quite: no such option; did you mean --quiet?"),
+        ("generate --zzz", "--zzz: no such option; see redditgen generate --help"),
+        ("generate -x", "-x: no such option; see redditgen generate --help"),
+        ("generate -n many", "--n: input should be a valid integer; see redditgen generate --help"),
+        ("generate --top-p=hot", "--top-p: input should be a valid number; see redditgen generate --help"),
+        ("generate --run", "option '--run' requires an argument"),
+        ("generate --sfw=yes", "option '--sfw' does not take a value"),
+        ("decode", "INPUT: is missing; see redditgen decode --help"),
+        ("decode a b", "got unexpected extra argument(s) (b); see redditgen decode --help"),
+        ("genrate", "genrate: no such command; did you mean generate?"),
+        ("bake", f"bake: no such command; there are {', '.join(COMMANDS)}"),
     ],
 )
-def test_a_wrong_command_line_exits_2_and_names_what_is_wrong(
-    redditgen: Redditgen, arguments: list[str], named: str
+def test_a_wrong_command_line_is_one_line_that_says_what_may_be_meant(
+    redditgen: Redditgen, line: str, message: str
 ) -> None:
-    done = redditgen(*arguments)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert named in done.stderr.splitlines()[-1].replace("INPUT", "input")
-    assert "Traceback" not in done.stderr
+    assert_one_line(redditgen(*line.split()), 2, re.escape(message))
+
+
+def test_no_command_at_all_shows_which_there_are(redditgen: Redditgen) -> None:
+    for arguments in ([], ["--quiet"]):
+        done = redditgen(*arguments)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert all(f"\n  {name} " in done.stderr for name in COMMANDS)
+
+
+def test_a_mistyped_run_is_told_from_those_there_are(redditgen: Redditgen, checkpoint_dir: Path) -> None:
+    done = redditgen("generate", "--run=traned", f"--checkpoint-dir={checkpoint_dir}")
+    assert_one_line(done, 1, r"run traned: no .* \(runs there are: trained\); did you mean trained\?")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_example_of_each_commands_help_is_a_command_line(redditgen: Redditgen, name: str) -> None:
+    shown = redditgen(name, "--help").stdout
+    program, *line = shlex.split(shown.rpartition("Example:\n")[2])
+    assert (program, line[0]) == ("redditgen", name)
+    done = redditgen(*line, "--print-config")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_bash_completes_commands_and_options(tmp_path: Path) -> None:
+    program = tmp_path / "redditgen"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m redditgen "$@"\n', encoding="utf8")
+    program.chmod(0o755)
+    script = """
+        eval "$(redditgen --show-completion)"
+        ask() { COMP_WORDS=(redditgen "$@"); COMP_CWORD=$#; _redditgen_completion redditgen; echo "${COMPREPLY[*]}"; }
+        ask gen; ask generate --keyw; ask --quiet decode --par; ask fetch --no-; ask decode enc; complete -p redditgen
+    """
+    done = subprocess.run(
+        ["bash", "-c", script],
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        "generate",
+        "--keywords --keywords-from",
+        "--partial",
+        "--no-sfw",
+        "",  # so that bash looks for files
+        "complete -o default -F _redditgen_completion redditgen",
+    ]
 
 
 def test_an_expected_error_is_one_line_and_its_exit_code(redditgen: Redditgen, encoded: Path) -> None:

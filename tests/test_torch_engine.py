@@ -260,8 +260,7 @@ class Kill(logging.Handler):
         if record.getMessage().startswith(start):
             os.kill(os.getpid(), signal.SIGKILL)
 
-set_up = cli._set_up_logging
-cli._set_up_logging = lambda: (set_up(), logging.getLogger("redditgen").addHandler(Kill()))
+logging.getLogger("redditgen").addHandler(Kill())
 sys.argv[:] = ["redditgen", *arguments]
 cli.main()
 """

@@ -5,10 +5,14 @@
     ├── MissingError      something that another command makes or fetches is not there
     ├── OutputExists      the output is already there and nothing says to replace it
     ├── UsageError        exit 2: the options contradict each other or the command line is wrong
-    └── Interrupted       exit 130: Ctrl-C or SIGTERM, after everything was saved
+    ├── Interrupted       exit 130: Ctrl-C or SIGTERM, after everything was saved
+    └── ReaderGone        exit 141, without a word: what read the results, as `head` does, has seen enough
 
 Every message names what was looked for, where, and what to do.
 """
+
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class RedditgenError(Exception):
@@ -39,3 +43,17 @@ class Interrupted(RedditgenError):
     """Ctrl-C or SIGTERM ended the work, after everything was saved."""
 
     exit_code = 130
+
+
+class ReaderGone(RedditgenError):
+    """Nobody reads standard output any more; a shell shows the same for a program that SIGPIPE ends."""
+
+    exit_code = 141
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """What to add to a message about an unknown name: the known one that it begins, or else is near to, if any."""
+    bare = {other.lstrip("-"): other for other in known}  # or else the dashes of options would look alike
+    name = name.lstrip("-")
+    near = sorted((other for other in bare if other.startswith(name)), key=len) or get_close_matches(name, bare)
+    return f"; did you mean {bare[near[0]]}?" if near else ""

@@ -4,7 +4,7 @@ import shlex
 from pathlib import Path
 
 from redditgen import bundled
-from redditgen.errors import MissingError
+from redditgen.errors import MissingError, did_you_mean
 from redditgen.gpt2.huggingface import HuggingFaceDir
 from redditgen.gpt2.rundir import BEST, ModelDir, Weights
 from redditgen.settings import OPENAI_MODELS
@@ -65,5 +65,5 @@ def find_run(name: str, checkpoint_dir: Path, step: str | None = None) -> ModelD
     there = sorted(p.parent.name for p in checkpoint_dir.glob("*/checkpoint"))
     raise MissingError(
         f"run {name}: no {place / 'checkpoint'}; make it with: redditgen finetune DATASET --run {name} "
-        f"(runs there are: {', '.join(there) or 'none'})"
+        f"(runs there are: {', '.join(there) or 'none'}){did_you_mean(name, there)}"
     )

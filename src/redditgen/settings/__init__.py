@@ -11,6 +11,7 @@ from redditgen.settings.evaluate import EvaluateSettings
 from redditgen.settings.export import ExportSettings
 from redditgen.settings.fetch import ARCTIC_SHIFT_URL, FetchSettings
 from redditgen.settings.finetune import FinetuneSettings
+from redditgen.settings.general import GeneralSettings
 from redditgen.settings.generate import GenerateSettings
 from redditgen.settings.tokenize import TokenizeSettings
 
@@ -25,6 +26,7 @@ __all__ = [
     "ExportSettings",
     "FetchSettings",
     "FinetuneSettings",
+    "GeneralSettings",
     "GenerateSettings",
     "TokenizeSettings",
 ]

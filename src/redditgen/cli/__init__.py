@@ -1,79 +1,33 @@
 """The commands: options made from the settings, results to standard output, everything else to standard error.
 
-The only module that prints, exits and sets up logging.
+The only package that prints, exits and sets up logging.
 """
 
-import dataclasses
-import inspect
-import io
 import logging
 import os
 import shutil
 import sys
-import typing
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
-from tqdm import tqdm
+from typer.exceptions import TyperException
 
 from redditgen import __version__, settings
-from redditgen.errors import Interrupted, RedditgenError, UsageError
+from redditgen.cli import terminal
+from redditgen.cli.commands import Commands, sign, usage_error
+from redditgen.errors import Interrupted, ReaderGone, RedditgenError, UsageError
 
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
+_log = logging.getLogger(__name__)
+
+app = Commands(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "color": False},
     help="Turn Reddit titles into a GPT-2 that writes new ones: fetch, encode, finetune, generate, decode, evaluate.",
 )
 
 
-def _command(kind: type[Any]) -> Callable[[Callable[[Any], None]], None]:
-    """Make a command of a function of settings: its options are the fields of the settings' dataclass."""
-
-    def register(function: Callable[[Any], None]) -> None:
-        def command(**options: Any) -> None:
-            asked = kind(**{name: _given(value) for name, value in options.items()})
-            try:
-                function(asked)
-            except KeyboardInterrupt as error:  # typer would end without a word
-                raise Interrupted("interrupted") from error
-
-        command.__doc__ = function.__doc__
-        hints = typing.get_type_hints(kind)
-        parameters = [_parameter(field, hints[field.name]) for field in dataclasses.fields(kind)]
-        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer reads it
-        command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        app.command(function.__name__)(command)
-
-    return register
-
-
-def _given(value: Any) -> Any:
-    """An option's value as the settings want it: text as it was typed, also where the locale could not read it."""
-    if isinstance(value, str) and any("\udc80" <= letter <= "\udcff" for letter in value):
-        return os.fsencode(value).decode("utf8", "replace")
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _parameter(field: "dataclasses.Field[Any]", hint: Any) -> inspect.Parameter:
-    positional = field.metadata.get("positional", False)
-    make = typer.Argument if positional else typer.Option
-    metavar = field.name.upper() if positional else None
-    info = make(*field.metadata.get("flags", ()), help=field.metadata["help"], metavar=metavar)
-    kind: Any = list[str] if hint == tuple[str, ...] else hint
-    default = list(field.default) if isinstance(field.default, tuple) else field.default
-    return inspect.Parameter(
-        field.name,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=inspect.Parameter.empty if positional else default,
-        annotation=Annotated[kind, info],
-    )
-
-
-@_command(settings.FetchSettings)
+@app.command_of(settings.FetchSettings, "redditgen fetch --per-subreddit 50 --out data/titles.csv")
 def fetch(options: settings.FetchSettings) -> None:
     """Fetch titles: the most popular ones of the most popular subreddits."""
     from redditgen.fetch import fetch, review
@@ -85,7 +39,7 @@ def fetch(options: settings.FetchSettings) -> None:
     fetch(options)
 
 
-@_command(settings.EncodeSettings)
+@app.command_of(settings.EncodeSettings, "redditgen encode data/titles.csv")
 def encode(options: settings.EncodeSettings) -> None:
     """Encode titles for training: each with its category and a few keywords."""
     from redditgen.encode import encode
@@ -93,7 +47,7 @@ def encode(options: settings.EncodeSettings) -> None:
     encode(options)
 
 
-@_command(settings.TokenizeSettings)
+@app.command_of(settings.TokenizeSettings, "redditgen tokenize data/titles_encoded.txt")
 def tokenize(options: settings.TokenizeSettings) -> None:
     """Write a dataset's tokens to a .npz, as gpt-2-simple does."""
     from redditgen.tokenize import tokenize
@@ -101,7 +55,7 @@ def tokenize(options: settings.TokenizeSettings) -> None:
     tokenize(options)
 
 
-@_command(settings.FinetuneSettings)
+@app.command_of(settings.FinetuneSettings, "redditgen finetune data/titles_encoded.txt --run first --steps 200")
 def finetune(options: settings.FinetuneSettings) -> None:
     """Finetune a GPT-2 on encoded titles."""
     from redditgen.finetune import finetune
@@ -109,7 +63,7 @@ def finetune(options: settings.FinetuneSettings) -> None:
     finetune(options)
 
 
-@_command(settings.GenerateSettings)
+@app.command_of(settings.GenerateSettings, "redditgen generate --run first --keywords 'cat sofa' -n 5")
 def generate(options: settings.GenerateSettings) -> None:
     """Generate new titles with a finetuned run."""
     from redditgen import generate
@@ -130,7 +84,7 @@ def _answer(question: str) -> str:
     return input()
 
 
-@_command(settings.DecodeSettings)
+@app.command_of(settings.DecodeSettings, "redditgen decode data/titles_encoded.txt --sections category,title")
 def decode(options: settings.DecodeSettings) -> None:
     """Decode encoded or generated text back to titles, or to other sections."""
     from redditgen.decode import decode, lines
@@ -142,7 +96,7 @@ def decode(options: settings.DecodeSettings) -> None:
         print(line)
 
 
-@_command(settings.EvaluateSettings)
+@app.command_of(settings.EvaluateSettings, "redditgen evaluate --run first --against data/titles_encoded.txt -n 200")
 def evaluate(options: settings.EvaluateSettings) -> None:
     """Measure a finetuned run: on titles that it never learned from, and on those that it writes."""
     from redditgen import evaluation
@@ -151,7 +105,7 @@ def evaluate(options: settings.EvaluateSettings) -> None:
         print(evaluation.table(evaluation.write(options)))
 
 
-@_command(settings.ExportSettings)
+@app.command_of(settings.ExportSettings, "redditgen export --run first --to hf")
 def export(options: settings.ExportSettings) -> None:
     """Export a run, or a base model, for other programs."""
     from redditgen.export import export
@@ -159,7 +113,7 @@ def export(options: settings.ExportSettings) -> None:
     export(options)
 
 
-@_command(settings.DownloadSettings)
+@app.command_of(settings.DownloadSettings, "redditgen download 124M")
 def download(options: settings.DownloadSettings) -> None:
     """Download one of OpenAI's models; a broken download goes on where it stopped."""
     from redditgen.download import download
@@ -167,7 +121,7 @@ def download(options: settings.DownloadSettings) -> None:
     download(options)
 
 
-@_command(settings.DoctorSettings)
+@app.command_of(settings.DoctorSettings, "redditgen doctor")
 def doctor(options: settings.DoctorSettings) -> None:
     """Say what is there and what is not, with the command that mends each; or install what gpt-2-simple needs."""
     from redditgen import doctor, tf1
@@ -181,39 +135,46 @@ def doctor(options: settings.DoctorSettings) -> None:
 
 
 @app.callback(invoke_without_command=True)
-def _top(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
+def _top(
+    ctx: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+    **options: Any,
+) -> None:
     if version:
         print(f"redditgen {__version__}")
-        raise typer.Exit
+    elif not ctx.invoked_subcommand:
+        print(ctx.get_help(), file=sys.stderr)
+        raise typer.Exit(UsageError.exit_code)
 
 
-class _AboveTheBar(logging.Handler):
-    """Messages on standard error, each on a line of its own, above a progress bar if there is one."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(record.getMessage(), file=sys.stderr)
-
-
-def _set_up_logging() -> None:
-    logger = logging.getLogger("redditgen")
-    logger.handlers = [_AboveTheBar()]
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
+sign(_top, app.general())
 
 
 def main() -> None:
     """Run the command line; every expected error is one line and an exit code."""
     # Threads that wait for each other sleep instead of spinning, which beside another busy program is 20 times as fast.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding="utf8", errors="backslashreplace")  # titles hold any character, in any locale
-    _set_up_logging()
+    terminal.open_streams()
+    terminal.set_up_logging(settings.GeneralSettings())
+    sys.exit(_exit_code())
+
+
+def _exit_code() -> int:
     try:
-        app()
+        ended = app(prog_name="redditgen", standalone_mode=False)
+        sys.stdout.flush()
+    except ReaderGone as error:
+        return error.exit_code
     except RedditgenError as error:
-        print(f"redditgen: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        _log.error("%s", error)
+        return error.exit_code
+    except TyperException as error:
+        _log.error("%s", usage_error(error))
+        return error.exit_code
     except KeyboardInterrupt:
-        print("redditgen: interrupted", file=sys.stderr)
-        sys.exit(130)
+        _log.error("interrupted")
+        return Interrupted.exit_code
+    except Exception as error:  # one that nobody expects; its traceback is not for --log-json
+        _log.critical("%s: %s", type(error).__name__, error)
+        raise
+    return ended or 0

@@ -1,0 +1,22 @@
+"""The options that every command has, which are about how it is run and not about what it makes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from redditgen.options import option, require
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneralSettings:
+    quiet: bool = option(False, "Say nothing but warnings and errors.", "--quiet")
+    verbose: bool = option(False, "Say also what was chosen, and when; and what the libraries say.", "--verbose")
+    log_json: Path | None = option(None, "File to add all messages to, a JSON object a line, whatever --quiet leaves.")
+    config: Path | None = option(
+        None, "TOML file with a table a command, of its options.  [default: redditgen.toml, if it is there]"
+    )
+    print_config: bool = option(
+        False, "Do nothing; print each option's value, and where it comes from.", "--print-config"
+    )
+
+    def __post_init__(self) -> None:
+        require(not (self.quiet and self.verbose), "--quiet and --verbose: say less, or say more; leave out one")
