@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from redditgen.errors import InputError, UsageError
 from redditgen.output import refuse_existing, whole
+from redditgen.progress import counted
 from redditgen.records import records
 from redditgen.rows import check_rows_file, json_line, one_line, write_rows
 from redditgen.settings import DecodeSettings
@@ -25,7 +26,12 @@ def decode(settings: DecodeSettings) -> dict[str, int]:
     refuse_existing(settings.out, settings.overwrite)
     counts: Counter[str] = Counter()
     with whole(settings.out) as temporary:
-        counts["rows"] = write_rows(temporary, _rows(settings, counts), settings.names, suffix=settings.out.suffix)
+        counts["rows"] = write_rows(
+            temporary,
+            counted(_rows(settings, counts), str(settings.out), unit="rows"),
+            settings.names,
+            suffix=settings.out.suffix,
+        )
         write_sidecar(settings.out, settings, inputs=inputs, written=temporary, counts=counts)
     unfinished = f" and {counts['partial']} unfinished ones" if counts["partial"] else ""
     _log.info("%s: %d rows of %d records%s", settings.out, counts["rows"], counts["records"], unfinished)

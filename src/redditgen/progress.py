@@ -3,12 +3,16 @@
 import logging
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from tqdm import tqdm
 
 LINE_EVERY = 30.0  # seconds
+_AT_ONCE = 1000  # of what takes microseconds each
+
+_Item = TypeVar("_Item")
 
 _log = logging.getLogger(__name__)
 
@@ -45,3 +49,14 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.close()
+
+
+def counted(
+    items: Iterable[_Item], name: str, *, unit: str, total: int | None = None, at_once: int = _AT_ONCE
+) -> Iterator[_Item]:
+    """The items as they come, while it is shown how many there were, after every `at_once`."""
+    with Progress(name, unit=unit, total=total) as progress:
+        for number, item in enumerate(items, start=1):
+            yield item
+            if number % at_once == 0:
+                progress.update(at_once)

@@ -21,6 +21,7 @@ from redditgen.gpt2.mark import NO_RECORDS, RECORD, TITLE, Mark
 from redditgen.gpt2.tokenizer import Tokenizer
 from redditgen.gpt2.windows import Stream
 from redditgen.markup import SECTIONS, Record
+from redditgen.progress import counted
 from redditgen.settings import FinetuneSettings
 from redditgen.splits import is_held_out
 
@@ -72,8 +73,8 @@ def held_out(settings: FinetuneSettings, mark: Mark, tokenizer: Tokenizer) -> li
         for path in paths:
             if not has_records(path, tokenizer):
                 raise InputError(f"{path}: holds no record to measure on; {MADE_BY}")
-            for _ in parts.kept(records_of(path, tokenizer)):
-                pass
+        for _ in parts.kept(counted(_all_of(paths, tokenizer), f"reading {settings.dataset}", unit="records")):
+            pass
     return parts.held_out
 
 
@@ -107,7 +108,7 @@ def _of_records(
     settings: FinetuneSettings, paths: list[Path], mark: Mark, tokenizer: Tokenizer, context: int
 ) -> Dataset:
     parts = _Parts(settings, mark, tokenizer)
-    kept = parts.kept(record for path in paths for record in records_of(path, tokenizer))
+    kept = parts.kept(counted(_all_of(paths, tokenizer), f"reading {settings.dataset}", unit="records"))
     train: Examples | DynamicExamples
     if any(map(is_dynamic, paths)):
         records = tuple(kept)
@@ -119,6 +120,10 @@ def _of_records(
     _warn_of_long(settings, train, context)
     held_out = examples(parts.held_out, tokenizer, mark.record_tokens, context)
     return Dataset(train, held_out, parts.mark(), parts.titles)
+
+
+def _all_of(paths: list[Path], tokenizer: Tokenizer) -> Iterator[Record]:
+    return (record for path in paths for record in records_of(path, tokenizer))
 
 
 class _Parts:

@@ -18,6 +18,7 @@ from redditgen.gpt2.memory import Plan
 from redditgen.gpt2.networks import loaded
 from redditgen.gpt2.rundir import ModelDir
 from redditgen.markup import Record
+from redditgen.progress import counted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,7 +48,8 @@ def predicted(run: ModelDir, records: Sequence[Record], seed: int) -> list[Figur
 def record_losses(model: "GPT2LMHeadModel", measured: Examples) -> "tuple[Column, Column, Column]":
     """Of each record: nats, those of its title and what ends it, and tokens."""
     nats, title_nats, tokens = (np.zeros(len(measured)) for _ in range(3))
-    for numbers in batches(measured.sequences.lengths, _BATCH, np.random.default_rng(0)):
+    parts = batches(measured.sequences.lengths, _BATCH, np.random.default_rng(0))
+    for numbers in counted(parts, "measuring", unit="batches", total=len(parts), at_once=1):
         inputs, targets = padded(measured.sequences, numbers)
         counts = targets != IGNORED
         losses = token_losses(model, inputs.to(model.device), targets.to(model.device)).double().cpu().numpy()

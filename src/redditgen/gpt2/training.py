@@ -21,6 +21,7 @@ from redditgen.gpt2.networks import learning, loaded
 from redditgen.gpt2.optimizers import LightOptimizer, Optimizer
 from redditgen.gpt2.parallel import ALONE, Ranks
 from redditgen.gpt2.weights import Hparams, take
+from redditgen.progress import counted
 
 if TYPE_CHECKING:
     import torch
@@ -247,7 +248,8 @@ def evaluate(model: "GPT2LMHeadModel", examples: Examples, size: int, plan: Plan
     """Measure a network on held-out records, `size` in a batch, in the precision that the caller has set."""
     nats = title_nats = 0.0
     tokens = 0
-    for indices in batches(examples.sequences.lengths, size, np.random.default_rng(0)):
+    parts = batches(examples.sequences.lengths, size, np.random.default_rng(0))
+    for indices in counted(parts, "measuring", unit="batches", total=len(parts), at_once=1):
         inputs, targets = padded(examples.sequences, indices)
         losses = _losses(model, (inputs, targets), plan)
         is_title = in_title(targets, examples.title_starts[indices], examples.title_ends[indices])[targets != IGNORED]

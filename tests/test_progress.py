@@ -1,0 +1,42 @@
+import logging
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from redditgen import progress
+
+
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.INFO, "redditgen")
+    monkeypatch.setattr(progress, "LINE_EVERY", 0)
+    return caplog
+
+
+def test_where_there_is_no_terminal_a_line_is_said_now_and_then(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO, "redditgen")
+    with progress.Progress("bake", unit="cakes", total=3) as bar:
+        bar.update(1)
+        assert caplog.messages == []
+        monkeypatch.setattr(progress, "LINE_EVERY", 0)
+        bar.update(1, "with jam")
+    [line] = caplog.messages
+    assert re.fullmatch(r"bake: 2 of 3 cakes, [\d.]+ a second, with jam", line)
+
+
+def test_what_is_counted_comes_as_it_is_made(said: pytest.LogCaptureFixture) -> None:
+    made = []
+
+    def cakes() -> Iterator[int]:
+        for number in range(5):
+            made.append(number)
+            yield number
+
+    counted = progress.counted(cakes(), "bake", unit="cakes", at_once=2)
+    assert next(counted) == 0
+    assert made == [0]
+    assert list(counted) == [1, 2, 3, 4]
+    assert [line.partition(",")[0] for line in said.messages] == ["bake: 2 cakes", "bake: 4 cakes"]
