@@ -1,7 +1,6 @@
 """What a terminal, a pipe, a file and a closed stream get of real commands."""
 
 import json
-import logging
 import os
 import pty
 import re
@@ -15,7 +14,6 @@ from typing import Any
 import pytest
 from conftest import Redditgen
 
-from redditgen import progress
 from redditgen.markup import Record, build
 
 LINE = [sys.executable, "-m", "redditgen"]
@@ -90,19 +88,6 @@ def test_quiet_shows_no_bar_and_says_nothing(titles: Path, tmp_path: Path) -> No
     assert on_terminal([*ENCODE, "--quiet"], tmp_path) == "0\n"
 
 
-def test_where_there_is_no_terminal_a_line_is_said_now_and_then(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    caplog.set_level(logging.INFO, "redditgen")
-    with progress.Progress("bake", unit="cakes", total=3) as bar:
-        bar.update(1)
-        assert caplog.messages == []
-        monkeypatch.setattr(progress, "LINE_EVERY", 0)
-        bar.update(1, "with jam")
-    [line] = caplog.messages
-    assert re.fullmatch(r"bake: 2 of 3 cakes, [\d.]+ a second, with jam", line)
-
-
 @pytest.mark.parametrize("environment", [{}, {"NO_COLOR": "1"}, {"FORCE_COLOR": "1"}, {"TERM": "dumb"}])
 def test_nothing_is_coloured(titles: Path, tmp_path: Path, environment: dict[str, str]) -> None:
     for arguments in (ENCODE, ["--help"], ["generate", "--help"], ["generate", "--nonsense"], ["generate"]):
@@ -137,6 +122,7 @@ def test_other_libraries_speak_in_lines_of_ours(tmp_path: Path) -> None:
         "import logging, sys, warnings; from redditgen.cli import terminal; from redditgen.settings import *\n"
         "terminal.open_streams(); terminal.set_up_logging(GeneralSettings(verbose='-v' in sys.argv))\n"
         "logging.getLogger('bakery').info('open'); logging.getLogger('bakery').warning('no\\n  bread')\n"
+        "logging.getLogger('httpx').info('GET http://me:secret@here/x?key=1 (200 OK)')\n"
         "warnings.warn('no cake')"
     )
     run = [sys.executable, "-c", code]
@@ -144,6 +130,7 @@ def test_other_libraries_speak_in_lines_of_ours(tmp_path: Path) -> None:
     assert re.fullmatch(r"bakery: no bread\npy\.warnings: .*UserWarning: no cake.*\n", done.stderr), done.stderr
     done = subprocess.run([*run, "-v"], capture_output=True, text=True, timeout=60)
     assert re.match(r" *\d+\.\d{3} s  bakery: open\n", done.stderr), done.stderr
+    assert "s  httpx: GET http://here/x (200 OK)\n" in done.stderr
 
 
 def logged(path: Path) -> list[dict[str, Any]]:

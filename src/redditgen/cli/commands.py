@@ -20,9 +20,9 @@ from redditgen.cli import terminal
 from redditgen.errors import Interrupted, UsageError, did_you_mean
 from redditgen.options import flag
 from redditgen.settings import GeneralSettings
+from redditgen.web import shown
 
 _LINE, _DEFAULT = "command line", "default"
-_WITH_PASSWORD = re.compile(r"://[^/@\s]*@")
 _CONFIG = "redditgen.config"  # the file's path, in what the contexts of one command line share
 
 _log = logging.getLogger(__name__)
@@ -164,8 +164,9 @@ class _Given:
         for each in settings:
             for field in filter(config.is_of_file, dataclasses.fields(each)):
                 value = getattr(each, field.name)
-                shown = None if value is None else _WITH_PASSWORD.sub("://", config.toml(value))
-                yield config.key(field), shown, self._origins[field.name]
+                if "://" in str(value) and not isinstance(value, tuple):
+                    value = shown(str(value))
+                yield config.key(field), None if value is None else config.toml(value), self._origins[field.name]
 
 
 def _origin(ctx: Any, name: str) -> str:

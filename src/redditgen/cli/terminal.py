@@ -15,6 +15,7 @@ from tqdm import tqdm
 from redditgen.errors import InputError, ReaderGone
 from redditgen.output import make_folder, writing
 from redditgen.settings import GeneralSettings
+from redditgen.web import shown
 
 
 class _Raw(io.RawIOBase):
@@ -141,9 +142,12 @@ def _is_ours(record: logging.LogRecord) -> bool:
 
 
 def _message(record: logging.LogRecord) -> str:
-    """A record's text; another library's in one line, with its name."""
+    """A record's text; another library's in one line, with its name, and no secret in the addresses of httpx."""
     text = record.getMessage()
-    return text if _is_ours(record) else f"{record.name}: {' '.join(text.split())}"
+    if _is_ours(record):
+        return text
+    words = " ".join(shown(word) if "://" in word else word for word in text.split())
+    return f"{record.name}: {words}"
 
 
 def set_up_logging(settings: GeneralSettings) -> None:

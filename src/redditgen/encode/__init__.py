@@ -87,6 +87,7 @@ def _write(
     if not head:
         raise InputError(f"{settings.input}: has a header, and no row with a text in '{settings.text_field}'")
     count = _workers(settings, is_small=len(head) < _RAY_PAYS_FROM)
+    _log.debug("%s processes find keywords", count or "as many as the cluster has room for")
     names = ["", *settings.shares]
     counts.update({name: count for name, count in output.facts.items() if name.startswith("records")})
     if output.steps:

@@ -1,5 +1,6 @@
 """Where models and runs lie, found by name; what is not there is said with what is, and how to get it."""
 
+import logging
 import shlex
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from redditgen.settings import OPENAI_MODELS
 
 _OLD_NAMES = {"117M": "124M", "345M": "355M"}  # as OpenAI first called them
 
+_log = logging.getLogger(__name__)
+
 
 def find_model(name: str, model_dir: Path) -> Weights:
     """A base model by the path of its folder, or by name: in `model_dir`, else among those that come with redditgen."""
@@ -19,6 +22,7 @@ def find_model(name: str, model_dir: Path) -> Weights:
     places = [model_dir / name, bundled.path(f"models/{name}")]
     for place in places:
         if _holds_model(place):
+            _log.debug("model %s: %s", name, place)
             return model_at(place)
     there = sorted({p.name for folder in places for p in folder.parent.glob("[!.]*") if _holds_model(p)})
     raise MissingError(
@@ -61,7 +65,9 @@ def find_run(name: str, checkpoint_dir: Path, step: str | None = None) -> ModelD
         if step == BEST:
             return ModelDir(place).best()
         # Known from here on by its number: a finetuning of the run may go on meanwhile.
-        return ModelDir(place, ModelDir(place).step() or None if step is None else int(step))
+        number = ModelDir(place).step() or None if step is None else int(step)
+        _log.debug("run %s: %s at step %s", name, place, number)
+        return ModelDir(place, number)
     there = sorted(p.parent.name for p in checkpoint_dir.glob("*/checkpoint"))
     raise MissingError(
         f"run {name}: no {place / 'checkpoint'}; make it with: redditgen finetune DATASET --run {name} "

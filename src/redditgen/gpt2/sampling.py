@@ -4,6 +4,7 @@ Prompts run in fixed blocks, as many side by side as there are cores; each block
 So the same seed and block size give the same texts, and a block can be made again without those before it.
 """
 
+import logging
 import os
 import random
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -26,6 +27,8 @@ AUTO = "auto"
 _ROWS_MAX, _ROWS_MIN = 128, 16  # of a block: more are no faster, fewer twice as slow
 _CACHE = 2**30  # bytes that the keys and values of a block may take
 _SEEDING = Lock()  # CTranslate2 has one seed for the whole process
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +62,7 @@ class Sampler:
         self._tokens = self._tokenizer.tokens()
         self._record_tokens = model.mark().record_tokens
         self._folder = built(model, precision)
+        _log.debug("%s: as %s for CTranslate2 in %s", model.path, precision, self._folder)
 
     def blocks(self, prompts: Sequence[str], size: int, how: Sampling, seed: int) -> Generator[str]:
         """The texts of any number of prompts, in order; blocks that have not begun when it is closed never do."""
@@ -67,7 +71,9 @@ class Sampler:
         def texts(block: Block) -> list[str]:
             return list(self.continued(block.prompts, how, block.seed))
 
-        pool = ThreadPoolExecutor(self._at_once(size, how))
+        at_once = self._at_once(size, how)
+        _log.debug("CTranslate2 writes %d blocks of %d, %d side by side", len(blocks), size, at_once)
+        pool = ThreadPoolExecutor(at_once)
         try:
             yield from in_order(blocks, pool.map(texts, blocks))
         finally:
