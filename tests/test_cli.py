@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from redditgen import __version__, settings
 from redditgen.cli import app
 from redditgen.markup import Record, build
+from redditgen.options import flag
 
 COMMANDS: dict[str, type[Any]] = {
     "fetch": settings.FetchSettings,
@@ -96,6 +97,14 @@ def test_help_shows_every_setting_with_its_description_and_default(name: str) ->
         assert re.sub(r"\s", "", field.metadata["help"]) in text, field.name
         if isinstance(field.default, int | float | str | Path) and field.default not in (False, True, ""):
             assert f"[default:{field.default}]" in text, field.name
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_shows_the_options_of_every_command_behind_a_commands_own(name: str) -> None:
+    own, general = help_of(name).split("Optionsofeverycommand:")
+    for field in dataclasses.fields(settings.GeneralSettings):
+        assert flag(field) not in own
+        assert flag(field) + re.sub(r"\s", "", field.metadata["help"]) in general.replace("<path>", "")
 
 
 def test_the_version_is_the_packages(redditgen: Redditgen) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import TyperException
 
 from redditgen import __version__, config
@@ -24,6 +24,8 @@ from redditgen.web import shown
 
 _LINE, _DEFAULT = "command line", "default"
 _CONFIG = "redditgen.config"  # the file's path, in what the contexts of one command line share
+
+_GENERAL = [field.name for field in dataclasses.fields(GeneralSettings)]
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +47,7 @@ class Commands(typer.Typer):
             command.__doc__ = function.__doc__
             sign(command, [*_parameters(kind), *self.general()])
             self.kinds[function.__name__] = kind
-            self.command(function.__name__, epilog=f"\b\nExample:\n  {example}")(command)
+            self.command(function.__name__, cls=_Command, epilog=f"\b\nExample:\n  {example}")(command)
 
         return register
 
@@ -73,6 +75,21 @@ class _Group(TyperGroup):
             near = did_you_mean(args[0], self.commands) or f"; there are {', '.join(self.commands)}"
             raise UsageError(f"{args[0]}: no such command{near}")
         return super().resolve_command(ctx, args)
+
+
+class _Command(TyperCommand):
+    """Shows the options that are its own first, and those of every command under a heading of their own."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        shown: dict[str, list[Any]] = {"Arguments": [], "Options": [], "Options of every command": []}
+        for parameter in self.get_params(ctx):
+            is_general = parameter.name in _GENERAL or parameter.name == "help"
+            own = "Arguments" if parameter.param_type_name == "argument" else "Options"
+            shown["Options of every command" if is_general else own].append(parameter)
+        for heading, parameters in shown.items():
+            if parameters:
+                with formatter.section(heading):
+                    formatter.write_dl([parameter.get_help_record(ctx) for parameter in parameters])
 
 
 def sign(function: Callable[..., None], options: Iterable[inspect.Parameter]) -> None:
@@ -140,7 +157,7 @@ class _Given:
     def __init__(self, ctx: typer.Context, options: dict[str, Any]) -> None:
         self._values = {name: _read_as_typed(value) for name, value in options.items()}
         self._origins = {name: _origin(ctx, name) for name in options}
-        for name in [field.name for field in dataclasses.fields(GeneralSettings)]:
+        for name in _GENERAL:
             # Before the command's name an option is worth as much as behind it, unless it stands there too.
             if ctx.parent and self._origins[name] != _LINE == _origin(ctx.parent, name):
                 self._values[name], self._origins[name] = _read_as_typed(ctx.parent.params[name]), _LINE

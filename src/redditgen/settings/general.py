@@ -10,7 +10,9 @@ from redditgen.options import option, require
 class GeneralSettings:
     quiet: bool = option(False, "Say nothing but warnings and errors.", "--quiet")
     verbose: bool = option(False, "Say also what was chosen, and when; and what the libraries say.", "--verbose")
-    log_json: Path | None = option(None, "File to add all messages to, a JSON object a line, whatever --quiet leaves.")
+    log_json: Path | None = option(
+        None, "File to add messages to, a JSON object a line; also those that --quiet leaves out."
+    )
     config: Path | None = option(
         None, "TOML file with a table a command, of its options.  [default: redditgen.toml, if it is there]"
     )
