@@ -34,7 +34,7 @@ from posts import (
     write_parquet,
 )
 
-from redditgen import bundled, output
+from redditgen import bundled, sidecar
 from redditgen.errors import InputError, Interrupted, OutputExists, UsageError
 from redditgen.fetch import FetchCounts, fetch, query, review
 from redditgen.fetch.duckdb import LocalPosts
@@ -368,7 +368,7 @@ def test_interrupted_before_the_sidecar_is_whole(tmp_path: Path, monkeypatch: py
     def interrupt(path: Path) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(output, "sha256", interrupt)
+    monkeypatch.setattr(sidecar, "sha256", interrupt)
     write_ndjson(tmp_path / "posts.ndjson", [one_post()])
     fails(setup_for(tmp_path, tmp_path / "posts.ndjson"), Interrupted, "nothing was written")
 
