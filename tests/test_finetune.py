@@ -189,7 +189,7 @@ def interrupted_at(step: int, settings: FinetuneSettings, number: signal.Signals
         logger.setLevel(level)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_what_an_interruption_says_to_be_saved_is_saved(finetuning: Settings, number: signal.Signals) -> None:
     settings, handler_before = finetuning(save_every=0), signal.getsignal(number)
     with pytest.raises(Interrupted, match=r"saved at step \d") as raised:

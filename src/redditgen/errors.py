@@ -5,7 +5,7 @@
     ├── MissingError      something that another command makes or fetches is not there
     ├── OutputExists      the output is already there and nothing says to replace it
     ├── UsageError        exit 2: the options contradict each other or the command line is wrong
-    ├── Interrupted       exit 130: Ctrl-C or SIGTERM, after everything was saved
+    ├── Interrupted       exit 130: Ctrl-C, SIGTERM or SIGHUP, after everything was saved
     └── ReaderGone        exit 141, without a word: what read the results, as `head` does, has seen enough
 
 Every message names what was looked for, where, and what to do.
@@ -40,7 +40,7 @@ class UsageError(RedditgenError):
 
 
 class Interrupted(RedditgenError):
-    """Ctrl-C or SIGTERM ended the work, after everything was saved."""
+    """Ctrl-C, SIGTERM or SIGHUP ended the work, after everything was saved."""
 
     exit_code = 130
 

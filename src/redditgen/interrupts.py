@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: alike, or as a question a loop asks between two steps, so that it can save before it ends."""
+"""What asks a command to end, alike or as a question between two steps: Ctrl-C, SIGTERM, a terminal that is gone."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ def held_back() -> Iterator[Callable[[], bool]]:
         came = True
 
     try:
-        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, note) for number in (signal.SIGINT, *_endings())}
     except ValueError:
         before = {}
     try:
@@ -35,11 +35,18 @@ def held_back() -> Iterator[Callable[[], bool]]:
 def ended_like_ctrl_c() -> Iterator[None]:
     """Inside the block SIGTERM interrupts as Ctrl-C does, so that processes that are waited for are ended too."""
     try:
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        before = {number: signal.signal(number, signal.default_int_handler) for number in _endings()}
     except ValueError:  # outside the main thread, where signals don't arrive
         yield
         return
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _endings() -> list[signal.Signals]:
+    """Signals that end a process; of them SIGHUP comes when an SSH session drops, but to nohup's child."""
+    there = (number for number in signal.Signals if number.name in ("SIGTERM", "SIGHUP"))  # Windows lacks the latter
+    return [number for number in there if signal.getsignal(number) != signal.SIG_IGN]

@@ -77,7 +77,7 @@ def do(job: dict[str, Any], parent: Parent) -> None:
 
 
 def main(folder: str) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # they are for the parent, which asks to stop
     os.chdir(folder)
     parent = Parent()
