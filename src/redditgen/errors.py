@@ -11,14 +11,24 @@
 Every message names what was looked for, where, and what to do.
 """
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+# An address may have been typed where a file should be named; Path makes one slash of its two.
+_LOGIN = re.compile(r"(\b[a-z][a-z0-9+.-]+:/{1,2})[^\s/?#]*@", re.IGNORECASE)
+_KEY = re.compile(r"([?&][^\s=&]*(?:key|token|sig|signature|password|secret)=)[^\s&;,)']+", re.IGNORECASE)
 
 
 class RedditgenError(Exception):
     """Base of every error this package raises on purpose."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        """The message on one line that does nothing to a terminal, and without the secrets of addresses in it."""
+        message = _KEY.sub(r"\1***", _LOGIN.sub(r"\1", super().__str__()))
+        return "".join(letter if letter.isprintable() else _escaped(letter) for letter in message)
 
 
 class InputError(RedditgenError):
@@ -57,3 +67,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     name = name.lstrip("-")
     near = sorted((other for other in bare if other.startswith(name)), key=len) or get_close_matches(name, bare)
     return f"; did you mean {bare[near[0]]}?" if near else ""
+
+
+def _escaped(letter: str) -> str:
+    """As Python writes it: \\n, \\x1b, \\u2028."""
+    return letter.encode("unicode_escape", "backslashreplace").decode("ascii")

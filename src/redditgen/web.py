@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from redditgen import __version__
 from redditgen.errors import MissingError, UsageError
+from redditgen.quiet import quiet
 
 if TYPE_CHECKING:
     import httpx
@@ -61,7 +62,7 @@ def client() -> "Iterator[httpx.Client]":
             "the environment names a proxy (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY) or certificates (SSL_CERT_FILE, "
             f"SSL_CERT_DIR) that can't be used ({type(error).__name__}); correct or unset it"
         ) from error
-    with connections:
+    with connections, quiet("httpx", "httpcore"):  # who log whole addresses
         yield connections
 
 

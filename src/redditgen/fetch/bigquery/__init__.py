@@ -20,6 +20,7 @@ from redditgen.fetch.bigquery.tables import Tables
 from redditgen.fetch.query import TABLE
 from redditgen.interrupts import ended_like_ctrl_c
 from redditgen.progress import LINE_EVERY
+from redditgen.quiet import quiet
 
 if TYPE_CHECKING:
     from google.api_core.retry import Retry
@@ -232,7 +233,7 @@ class BigQueryPosts:
     def __enter__(self) -> Self:
         self._stack.enter_context(ended_like_ctrl_c())
         # When a connection breaks they log its address, and Google's for logins have the account's name in it.
-        self._stack.enter_context(statement.quiet("urllib3", "google"))
+        self._stack.enter_context(quiet("urllib3", "google"))
         return self
 
     def __exit__(

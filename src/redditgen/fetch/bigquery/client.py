@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from redditgen.fetch.bigquery import errors
-from redditgen.fetch.bigquery.statement import quiet
+from redditgen.quiet import quiet
 
 if TYPE_CHECKING:
     from google.api_core.retry import Retry

@@ -1,12 +1,11 @@
 """What may be sent to BigQuery: one SELECT; the tables that it reads, its parameters with their types."""
 
-import logging
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from redditgen.errors import InputError
+from redditgen.quiet import quiet
 
 if TYPE_CHECKING:
     from google.cloud.bigquery import ArrayQueryParameter, QueryJob, QueryJobConfig, ScalarQueryParameter
@@ -63,16 +62,3 @@ def _parameter(name: str, value: Any) -> "ScalarQueryParameter | ArrayQueryParam
 def one_line(words: str) -> str:
     """Words on one line, without colours, in which sqlglot marks the place of an error."""
     return " ".join(_ANSI.sub("", words).split())
-
-
-@contextmanager
-def quiet(*names: str) -> Iterator[None]:
-    """Keep what libraries log off the terminal."""
-    levels = {logger: logger.level for logger in map(logging.getLogger, names)}
-    for logger in levels:
-        logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        for logger, level in levels.items():
-            logger.setLevel(level)
