@@ -5,10 +5,10 @@ are found by MinHash LSH with tables in numpy arrays, 150 bytes a title with its
 3,200 and, being pickled sets, 500 times as long to load (scripts/bench/novelty.py --datasketch).
 """
 
+import codecs
 import hashlib
 import itertools
 import unicodedata
-import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 
+from redditgen import untrusted
 from redditgen.errors import InputError, MissingError
 from redditgen.minhash import BANDS, keys
 from redditgen.near_copies import has_other_key_words, jaccard, runs_of
@@ -29,8 +30,7 @@ THRESHOLD = 0.8
 
 _FORMAT = 1  # another one whenever `normalised` or a hash changes
 _CHUNK = 512  # titles hashed at a time: 4 MB of hashes, which stay in the cache
-# What NumPy and zipfile raise for a file that isn't whole; some mistake it for one that is encrypted.
-_NOT_OURS = (AttributeError, EOFError, KeyError, RuntimeError, TypeError, ValueError, zipfile.BadZipFile)
+_PIECE = 1 << 20  # bytes of text checked at a time
 _APOSTROPHES = frozenset("'‘’ʼ`′")
 
 
@@ -152,7 +152,7 @@ class Index:
             raise MissingError(f"{path}: no such file; `redditgen finetune` on the run's dataset makes it") from error
         except OSError as error:
             raise InputError(f"{path}: can't be read: {error.strerror or error}") from error
-        except _NOT_OURS as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{path}: is broken or of another version; delete it, and `redditgen finetune` on the run's dataset "
                 "makes it anew"
@@ -215,16 +215,29 @@ def _joined(parts: Iterable[_Arrays]) -> _Arrays:
 
 
 def _read(file: BinaryIO) -> _Arrays:
-    """The arrays of a file; raises one of `_NOT_OURS` where they aren't what `save` writes."""
-    with np.load(file, allow_pickle=False) as found:
-        if found["format"] != _FORMAT:
-            raise ValueError("of another version")
-        arrays = _Arrays(*(found[name] for name in _Arrays._fields))
+    """The arrays of a file; raises ValueError, KeyError or TypeError where they aren't what `save` writes."""
+    found = untrusted.arrays(file)
+    if found["format"].shape or found["format"] != _FORMAT:
+        raise ValueError("of another version")
+    arrays = _Arrays(*(found[name] for name in _Arrays._fields))
     number = len(arrays.lengths)
-    lengths = (int(arrays.lengths.sum()), number, number, number, number * BANDS, number * BANDS)
+    lengths = (int(arrays.lengths.sum(dtype=np.uint64)), number, number, number, number * BANDS, number * BANDS)
     shapes = [(array.dtype, array.shape) for array in arrays]
     if shapes != [(np.dtype(kind), (length,)) for kind, length in zip(_KINDS, lengths, strict=True)]:
         raise ValueError("of another shape")
     if number and arrays.owners.max() >= number:
         raise ValueError("names a title that is not there")
+    _check_text(arrays)
     return arrays
+
+
+def _check_text(arrays: _Arrays) -> None:
+    """Raise ValueError unless the text is UTF-8 and each title begins with a character of its own."""
+    decoder = codecs.getincrementaldecoder("utf8")("surrogatepass")
+    for start in range(0, len(arrays.text), _PIECE):
+        decoder.decode(arrays.text[start : start + _PIECE].tobytes())
+    decoder.decode(b"", final=True)
+    starts = np.cumsum(arrays.lengths, dtype=np.int64) - arrays.lengths
+    begun = arrays.text[starts[starts < len(arrays.text)]]
+    if np.any(begun & 0xC0 == 0x80):  # a byte that goes on with a character
+        raise ValueError("parts a character")

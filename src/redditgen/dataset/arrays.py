@@ -1,11 +1,10 @@
 """Token arrays of a `.npz`, as gpt-2-simple's encode_dataset and `redditgen tokenize` write it."""
 
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
+from redditgen import untrusted
 from redditgen.errors import InputError
 from redditgen.gpt2.tokenizer import Tokenizer
 from redditgen.markup import END, START
@@ -13,11 +12,9 @@ from redditgen.markup import END, START
 
 def arrays(path: Path, tokenizer: Tokenizer) -> list[np.ndarray]:
     try:
-        if not zipfile.is_zipfile(path):
-            raise ValueError("no whole zip archive")
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            chunks = [np.asarray(archive[name]) for name in archive.files]
-    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        with path.open("rb") as file:
+            chunks = list(untrusted.arrays(file).values())
+    except (OSError, ValueError) as error:
         raise InputError(f"{path}: is no .npz of token arrays ({error}); make it with: redditgen tokenize") from error
     if not chunks or not all(_are_tokens(chunk, len(tokenizer)) for chunk in chunks):
         raise InputError(f"{path}: holds no tokens of this model; tokenize the text with the same --model")

@@ -10,9 +10,12 @@ Written files are complete before they take their names, data first, so a crash 
 readable.
 """
 
+import math
 import os
 import struct
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,7 +32,9 @@ _TRAILER = 5  # bytes after a block: compression type, masked crc32c
 _RESTART_INTERVAL = 16  # entries
 _NO_COMPRESSION = 0
 _DTYPES = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8", 19: "<f2"}  # tensorflow/core/framework/types.proto
-_INDEX_LIMIT = 64 << 20  # bytes; GPT-2 1558M's index has 20 kB
+_INDEX_LIMIT = 1 << 20  # bytes; GPT-2 1558M's index has 20 kB
+_DIMENSIONS = 8  # the most of a tensor; GPT-2's have three
+_CHUNK = 1 << 24  # bytes in memory while a checksum is made
 
 
 @dataclass(frozen=True)
@@ -80,14 +85,16 @@ def read(prefix: Path, shapes: Mapping[str, tuple[int, ...]]) -> "dict[str, np.n
     Raises MissingError for a missing file, and InputError naming the file and the tensor for anything else.
     """
     entries, shards = read_matching_index(prefix, shapes)
-    return {name: _read_tensor(_data_path(prefix, entries[name].shard, shards), name, entries[name]) for name in shapes}
+    paths = _places(prefix, entries, shards, shapes)
+    return {name: _read_tensor(path, name, entries[name]) for name, path in paths.items()}
 
 
 def verify(prefix: Path) -> None:
-    """Check every tensor's crc32c, with one tensor in memory at a time; raises as `read` does."""
+    """Check every tensor's crc32c, with little of it in memory at a time; raises as `read` does."""
     entries, shards = read_index(prefix)
-    for name, entry in entries.items():
-        _read_tensor(_data_path(prefix, entry.shard, shards), name, entry)
+    for name, path in _places(prefix, entries, shards, entries).items():
+        for _ in _chunks(path, name, entries[name]):
+            pass
 
 
 def write(prefix: Path, tensors: "Mapping[str, np.ndarray]") -> None:
@@ -123,40 +130,75 @@ def _data_path(prefix: Path, shard: int, shards: int) -> Path:
 
 
 def _read_file(path: Path) -> bytes:
-    try:
+    with _reading(path):
         if path.stat().st_size > _INDEX_LIMIT:
             raise InputError(f"{path}: {path.stat().st_size} bytes are too many for a checkpoint index")
         return path.read_bytes()
-    except FileNotFoundError as error:
-        raise MissingError(f"{path}: not there, and the checkpoint needs it") from error
-    except OSError as error:
-        raise InputError(f"{path}: can't be read: {error.strerror or error}") from error
+
+
+def _places(prefix: Path, entries: Mapping[str, Entry], shards: int, names: Collection[str]) -> dict[str, Path]:
+    """The data file of each tensor, when all are sure to have bytes of their own there.
+
+    Else an index of a few kilobytes could ask for any amount of memory.
+    """
+    paths = {name: _data_path(prefix, entries[name].shard, shards) for name in names}
+    with _reading(prefix):
+        lengths = {path: path.stat().st_size for path in set(paths.values())}
+    taken: Counter[Path] = Counter()
+    for name, path in paths.items():
+        if entries[name].offset + entries[name].size > lengths[path]:
+            raise InputError(f"{path}: ends before {name} does ({lengths[path]} bytes); copy or download it anew")
+        taken[path] += entries[name].size
+        if taken[path] > lengths[path]:
+            raise InputError(f"{path}: is too small for its tensors ({lengths[path]} bytes); copy or download it anew")
+    return paths
 
 
 def _read_tensor(path: Path, name: str, entry: Entry) -> "np.ndarray":
     import numpy as np
 
-    try:
-        with path.open("rb") as file:
-            length = file.seek(0, os.SEEK_END)
-            if entry.offset + entry.size > length:
-                raise InputError(f"{path}: ends before {name} does ({length} bytes); copy or download it anew")
-            file.seek(entry.offset)
-            content = file.read(entry.size)
-    except FileNotFoundError as error:
-        raise MissingError(f"{path}: not there, and the checkpoint needs it") from error
-    except OSError as error:
-        raise InputError(f"{path}: can't be read: {error.strerror or error}") from error
-    if _masked_crc(content) != entry.crc:
+    array = np.empty(entry.shape, entry.dtype)
+    content, at = array.reshape(-1).view(np.uint8), 0
+    for chunk in _chunks(path, name, entry):
+        content[at : at + len(chunk)] = np.frombuffer(chunk, np.uint8)
+        at += len(chunk)
+    return array
+
+
+def _chunks(path: Path, name: str, entry: Entry) -> Iterator[bytes]:
+    """A tensor's bytes, in parts; behind the last one InputError is raised if they fail the check."""
+    import google_crc32c
+
+    crc, left = 0, entry.size
+    with _reading(path), path.open("rb") as file:
+        file.seek(entry.offset)
+        while chunk := file.read(min(left, _CHUNK)):
+            crc, left = google_crc32c.extend(crc, chunk), left - len(chunk)
+            yield chunk
+    if left or _masked(crc) != entry.crc:
         raise InputError(f"{path}: {name} fails its crc32c check, so the file is damaged; copy or download it anew")
-    return np.frombuffer(content, dtype=entry.dtype).reshape(entry.shape).copy()
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """What the system refuses in the block is that a file of the checkpoint, by default `path`, can't be read."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise MissingError(f"{error.filename or path}: not there, and the checkpoint needs it") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{getattr(error, 'filename', None) or path}: can't be read: {reason}") from error
 
 
 def _masked_crc(content: bytes) -> int:
-    """crc32c, rotated and shifted as TensorFlow and LevelDB store it (core/lib/hash/crc32c.h)."""
     import google_crc32c
 
-    crc = google_crc32c.value(content)
+    return _masked(google_crc32c.value(content))
+
+
+def _masked(crc: int) -> int:
+    """crc32c, rotated and shifted as TensorFlow and LevelDB store it (core/lib/hash/crc32c.h)."""
     return int(((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
@@ -170,8 +212,12 @@ def _table(content: bytes) -> Iterator[tuple[bytes, bytes]]:
     footer = content[-_FOOTER:]
     _, _, at = _handle(footer, 0)
     offset, size, _ = _handle(footer, at)
+    left = len(content)
     for _, value in _block(content, offset, size):
         offset, size, _ = _handle(value, 0)
+        left -= size + _TRAILER
+        if left < 0:
+            raise ValueError("its blocks lie over each other")
         yield from _block(content, offset, size)
 
 
@@ -186,10 +232,14 @@ def _block(content: bytes, offset: int, size: int) -> Iterator[tuple[bytes, byte
         raise ValueError("a block fails its crc32c check")
     restarts = struct.unpack("<I", block[-4:])[0]
     at, end, key = 0, size - 4 * (restarts + 1), b""
+    left = _RESTART_INTERVAL * size  # bytes of all keys, of which each that begins an interval is written out
     while at < end:
         shared, at = _varint(block, at)
         unshared, at = _varint(block, at)
         length, at = _varint(block, at)
+        left -= shared + unshared
+        if shared > len(key) or at + unshared + length > end or left < 0:
+            raise ValueError("an entry reaches beyond its block")
         key = key[:shared] + block[at : at + unshared]
         yield key, block[at + unshared : at + unshared + length]
         at += unshared + length
@@ -242,6 +292,8 @@ def _message(content: bytes) -> dict[int, list[int | bytes]]:
                 value, at = _varint(content, at)
             case 2:
                 length, at = _varint(content, at)
+                if at + length > len(content):
+                    raise ValueError("a field reaches beyond its message")
                 value, at = content[at : at + length], at + length
             case 5:
                 value, at = struct.unpack("<I", content[at : at + 4])[0], at + 4
@@ -255,13 +307,12 @@ def _entry(content: bytes) -> Entry:
     fields = _message(content)
     number = {key: int(values[-1]) for key, values in fields.items() if isinstance(values[-1], int)}
     shape = tuple(_dimension(dim) for dim in _message(_bytes(fields.get(2, [b""])[-1])).get(2, []))
+    if len(shape) > _DIMENSIONS:
+        raise ValueError(f"a tensor has {len(shape)} dimensions")
     if number.get(1) not in _DTYPES:
         raise ValueError(f"a tensor has TensorFlow's type number {number.get(1)}, which no GPT-2 checkpoint holds")
     entry = Entry(_DTYPES[number[1]], shape, number.get(3, 0), number.get(4, 0), number.get(5, 0), number.get(6, 0))
-    items = 1
-    for size in shape:
-        items *= size
-    if entry.size != items * int(entry.dtype[-1]):
+    if entry.size != math.prod(shape) * int(entry.dtype[-1]):
         raise ValueError("a tensor's size disagrees with its shape")
     return entry
 

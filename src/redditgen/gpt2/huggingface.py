@@ -12,6 +12,7 @@ import pickle
 import re
 import shutil
 import warnings
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from redditgen.errors import InputError, MissingError
 from redditgen.gpt2 import huggingface_tokenizer
 from redditgen.gpt2.huggingface_tokenizer import json_object
 from redditgen.gpt2.tokenizer import Tokenizer
-from redditgen.gpt2.weights import Hparams, put, take
+from redditgen.gpt2.weights import MOST, Hparams, put, take
 
 if TYPE_CHECKING:
     from transformers import GPT2Config, GPT2LMHeadModel
@@ -73,11 +74,12 @@ class HuggingFaceDir:
             raise InputError(f"{path}: the model is of type {kind}; only gpt2 can be read")
         sizes = {ours: config.get(theirs) for ours, theirs in _SIZES.items()}
         numbers = [size for size in sizes.values() if type(size) is int and size > 0]
-        if len(numbers) < len(sizes) or numbers[2] % numbers[3]:
+        hparams = Hparams(*numbers) if len(numbers) == len(sizes) else None
+        if not hparams or not hparams.are_possible:
             raise InputError(
-                f"{path}: {', '.join(_SIZES.values())} must be positive whole numbers, n_embd a multiple of n_head"
+                f"{path}: {', '.join(_SIZES.values())} must be positive whole numbers, {MOST}, n_embd a multiple of "
+                "n_head"
             )
-        hparams = Hparams(*numbers)
         _refuse_other_networks(path, config, hparams)
         return hparams
 
@@ -101,6 +103,7 @@ class HuggingFaceDir:
 
     def tensors(self) -> "Tensors":
         hparams, path = self.hparams(), self.weights()
+        _check_size(path, hparams)
         model, info = _loaded(path, _config(hparams))
         if wrong := sorted(info["mismatched_keys"]):
             name, there, wanted = wrong[0]
@@ -152,6 +155,38 @@ def _config(hparams: Hparams, **ends: int) -> "GPT2Config":
     return GPT2Config(**({"bos_token_id": None, "eos_token_id": None} | sizes | ends))
 
 
+def _check_size(path: Path, hparams: Hparams) -> None:
+    """Raise InputError where the files are too small for the network, before one is made by what config.json says."""
+    there, wanted = 0, hparams.parameters()
+    try:
+        for file in _files(path):
+            there += (size := file.stat().st_size)
+            if zipfile.is_zipfile(file) and sum(member.file_size for member in zipfile.ZipFile(file).infolist()) > size:
+                raise ValueError("it is compressed, as PyTorch never does")
+        if there < wanted:  # of a byte a parameter, the least that any type takes
+            raise ValueError(f"{there} bytes are too few for the {wanted} parameters of config.json")
+    except (OSError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
+        raise _unreadable(path, f"{error}") from error
+
+
+def _files(path: Path) -> Iterator[Path]:
+    """The file of the weights, or those that their index names; raises ValueError where one lies in another folder."""
+    if path.suffix != ".json":
+        yield path
+        return
+    names = json_object(path).get("weight_map")
+    if not isinstance(names, dict) or not names:
+        raise ValueError("it has no weight_map")
+    for name in {str(name): None for name in names.values()}:
+        if not name.strip(".") or Path(name).name != name:
+            raise ValueError(f"it names {name}, which is not in its folder")
+        yield path.with_name(name)
+
+
+def _unreadable(path: Path, reason: str) -> InputError:
+    return InputError(f"{path}: can't be read as weights ({reason}); copy it anew from the model's source")
+
+
 def _loaded(path: Path, config: "GPT2Config") -> "tuple[GPT2LMHeadModel, dict[str, Any]]":
     """The network with a folder's weights as float32, and what did not fit."""
     import torch
@@ -175,10 +210,7 @@ def _loaded(path: Path, config: "GPT2Config") -> "tuple[GPT2LMHeadModel, dict[st
             "save the model as model.safetensors where you trust it"
         ) from error
     except Exception as error:  # whatever can go wrong in a file goes wrong in another class of error
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(
-            f"{path}: can't be read as weights ({reason}); copy it anew from the model's source"
-        ) from error
+        raise _unreadable(path, (str(error).strip() or type(error).__name__).splitlines()[0]) from error
     model, info = loaded
     return model, info
 

@@ -8,8 +8,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from redditgen import untrusted
 from redditgen.errors import InputError, MissingError
-from redditgen.gpt2.tokenizer import Tokenizer
+from redditgen.gpt2.tokenizer import BYTES, Tokenizer, first_line
 from redditgen.markup import END
 
 
@@ -53,9 +54,11 @@ def _read_tokenizer(path: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
     from tokenizers import Tokenizer as Backend
 
     try:
-        content = json.loads(Backend.from_file(str(path)).to_str())
+        written = untrusted.text(path, BYTES)
+        _check_ids(untrusted.json_of(written), len(written))
+        content = json.loads(Backend.from_str(written).to_str())
     except Exception as error:  # tokenizers has no class of its own
-        raise InputError(f"{path}: can't be read as a tokenizer ({error}); copy it anew") from error
+        raise InputError(f"{path}: can't be read as a tokenizer ({first_line(error)}); copy it anew") from error
     model, before = content["model"], content["pre_tokenizer"] or {}
     is_byte_level = before.get("type") == "ByteLevel" and before["use_regex"] and not before["add_prefix_space"]
     is_plain = model["type"] == "BPE" and not any(
@@ -67,13 +70,25 @@ def _read_tokenizer(path: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
     return model["vocab"] | added, [(left, right) for left, right in model["merges"]]
 
 
+def _check_ids(content: Any, size: int) -> None:
+    """Raise an exception where an id is larger than the file: tokenizers lists all that are left out below it."""
+    tokens = [token["id"] for token in content.get("added_tokens", ())]
+    vocabulary = content["model"]["vocab"]
+    tokens += vocabulary.values() if isinstance(vocabulary, dict) else ()
+    if not all(type(number) is int and 0 <= number <= size for number in tokens):
+        raise ValueError("ids must be 0, 1, 2, ...")
+
+
 def _read_vocabulary(path: Path, merges_path: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
     from tokenizers.models import BPE
 
     try:
+        for file in (path, merges_path):
+            untrusted.check(file, BYTES)
         vocabulary, merges = BPE.read_file(str(path), str(merges_path))
     except Exception as error:  # tokenizers has no class of its own
-        raise InputError(f"{path} and {merges_path.name}: can't be read ({error}); copy them anew") from error
+        reason = first_line(error)
+        raise InputError(f"{path} and {merges_path.name}: can't be read ({reason}); copy them anew") from error
     return vocabulary | _added(path.with_name("added_tokens.json")), merges
 
 
@@ -98,13 +113,13 @@ def _checked(path: Path, vocabulary: dict[str, int], merges: list[tuple[str, str
         return Tokenizer(dict(by_id), merges)
     except Exception as error:  # tokenizers has no class of its own
         raise InputError(
-            f"{path}: the merges are not of this vocabulary ({error}); take both from one model"
+            f"{path}: the merges are not of this vocabulary ({first_line(error)}); take both from one model"
         ) from error
 
 
 def json_object(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf8"))
+        content = untrusted.json_value(path, BYTES)
     except FileNotFoundError as error:
         raise MissingError(f"{path}: not there, and a Hugging Face folder needs it") from error
     except (OSError, ValueError) as error:

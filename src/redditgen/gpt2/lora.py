@@ -84,7 +84,7 @@ class Adapters:
         path = folder / "adapter_model.safetensors"
         try:
             found: Any = set_peft_model_state_dict(self._peft, load_file(path))
-        except (OSError, SafetensorError, RuntimeError) as error:
+        except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"{path}: can't be read as this run's adapters ({reason}); {_GO_ON}") from error
         missing = [name for name in found.missing_keys if "lora_" in name]

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from random import Random
 
-from redditgen import markup
+from redditgen import markup, untrusted
 from redditgen.errors import InputError
 from redditgen.markup import Record
 from redditgen.output import whole
@@ -14,6 +14,9 @@ from redditgen.output import whole
 COMPACT, LITERAL = "compact", "literal"
 NO_RECORDS = "none"  # of a run that learned from plain text
 RECORD, TITLE = "record", "title"
+
+_BYTES = 1 << 24  # of the file, which names every category
+_COUNT = 1 << 53  # of a category's records; floats are whole up to it
 
 
 @dataclass(frozen=True)
@@ -35,11 +38,10 @@ class Mark:
         if not path.exists():
             return cls()
         try:
-            content = json.loads(path.read_text(encoding="utf8"))
+            content = untrusted.json_value(path, _BYTES)
             sections = content["sections"]
             mark = cls(**{**content, "sections": None if sections is None else tuple(sections)})
-            if not isinstance(mark.categories, dict):
-                raise TypeError("categories must be an object")
+            mark._check()
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise InputError(
                 f"{path}: is not what redditgen writes ({error}); delete it if the run is foreign"
@@ -48,6 +50,16 @@ class Mark:
             if (found := getattr(mark, name)) not in known:
                 raise InputError(f"{path}: {name} must be one of {', '.join(filter(None, known))}, not {found!r}")
         return mark
+
+    def _check(self) -> None:
+        """Raise ValueError or TypeError where it says what no run can have."""
+        if self.sections and (unknown := [name for name in self.sections if name not in markup.SECTIONS]):
+            raise ValueError(f"there is no section {unknown[0]!r}")
+        counts = self.categories.values() if isinstance(self.categories, dict) else [None]
+        if not all(type(count) is int and 0 < count < _COUNT for count in counts):
+            raise TypeError("categories must be an object of positive whole numbers")
+        if not isinstance(self.model, str):
+            raise TypeError("model must be a text")
 
     @property
     def begins_records(self) -> bool:

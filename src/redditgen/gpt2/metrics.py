@@ -42,6 +42,9 @@ class Report:
         return f"[{self.step} | {self.seconds:.1f} s]  {'  '.join(shown)}"
 
 
+_FIELDS = frozenset(field.name for field in fields(Report))
+
+
 class Metrics:
     """The file, opened anew for each report, so that a killed run leaves whole lines."""
 
@@ -70,9 +73,8 @@ class Metrics:
 
     def reports(self) -> list[Report]:
         """All there are, in order; raises InputError where a line is no report."""
-        known = {field.name for field in fields(Report)}
         lines = map(self._parsed, self._lines())
-        return [Report(**{name: value for name, value in line.items() if name in known}) for line in lines]
+        return [Report(**{name: value for name, value in line.items() if name in _FIELDS}) for line in lines]
 
     def _lines(self) -> list[str]:
         """The whole lines: that of a report during which the run was killed is none."""
@@ -89,9 +91,16 @@ class Metrics:
             content = json.loads(line)
             if not isinstance(content["step"], int):
                 raise TypeError("its step is no number")
+            if not all(_is_number(value) for name, value in content.items() if name in _FIELDS):
+                raise TypeError("a figure is no number")
             return dict(content)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             raise InputError(f"{self._path}: holds a line that is no report; delete or mend the file") from error
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is one, or None; raises OverflowError for a whole number that is too large to count with."""
+    return value is None or (isinstance(value, int | float) and float(value) is not None)
 
 
 def best(reports: Iterable[Report]) -> Report | None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from redditgen import untrusted
 from redditgen.errors import InputError, MissingError
 from redditgen.gpt2 import bundle
 from redditgen.gpt2.huggingface import HuggingFaceDir
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 BEST = "best"  # for the number of a step
 _LEFT = re.compile(r"\.(?!ctranslate2-).+\.\d+\.tmp")  # by a process that was killed while it wrote a file of a run
 FINISHED = "finetune"  # beside this name lies the sidecar of a finished run
+_STEP = re.compile("[0-9]{1,18}")
+_BYTES = 1 << 24  # of `checkpoint`, which has a line for each that is kept
 _LATEST = re.compile(r'^model_checkpoint_path: "(.+)"$', re.MULTILINE)
 
 
@@ -74,15 +77,16 @@ class ModelDir:
             return self._at(self.at_step)
         path = self.path / "checkpoint"
         try:
-            match = _LATEST.search(path.read_text(encoding="utf8"))
+            match = _LATEST.search(untrusted.text(path, _BYTES))
         except FileNotFoundError as error:
             raise MissingError(f"{path}: not there, so {self.path} holds no checkpoint") from error
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise InputError(f"{path}: can't be read: {error}") from error
-        if not match:
-            raise InputError(f'{path}: names no checkpoint; its first line must be model_checkpoint_path: "model-N"')
         # gpt-2-simple may have stood elsewhere when it wrote the name, so only the name's last part counts.
-        return self.path / Path(match[1]).name
+        name = Path(match[1]).name if match else ""
+        if not name.strip(".") or not name.isprintable():
+            raise InputError(f'{path}: names no checkpoint; its first line must be model_checkpoint_path: "model-N"')
+        return self.path / name
 
     def _at(self, step: int) -> Path:
         prefix = self.path / f"model-{step}"
@@ -112,7 +116,7 @@ class ModelDir:
     def _steps(self) -> list[int]:
         """The steps whose checkpoints are there, in order."""
         numbers = (path.stem.partition("-")[2] for path in self.path.glob("model-*.index"))
-        return sorted(int(number) for number in numbers if number.isdigit())
+        return sorted(int(number) for number in numbers if _STEP.fullmatch(number))
 
     def tensors(self) -> "Tensors":
         return bundle.read(self.latest(), self.hparams().shapes())
@@ -124,7 +128,7 @@ class ModelDir:
     def step(self) -> int:
         """The step of the newest checkpoint; 0 for a base model."""
         _, _, number = self.latest().name.rpartition("-")
-        return int(number) if number.isdigit() else 0
+        return int(number) if _STEP.fullmatch(number) else 0
 
     def write_base(self, hparams: Hparams, tokenizer: Tokenizer, tensors: "Tensors") -> None:
         """Make this directory a base model."""
@@ -167,7 +171,7 @@ class ModelDir:
         """They come again. What was killed just before it named its new checkpoint has left a whole one."""
         for path in self._of_steps():
             number = path.name.partition(".")[0].rpartition("-")[2]
-            if number.isdigit() and int(number) > step:
+            if _STEP.fullmatch(number) and int(number) > step:
                 _delete(path)
 
     def _of_steps(self) -> list[Path]:
@@ -243,7 +247,7 @@ class ModelDir:
             return {}
         try:
             return load_file(path)
-        except (OSError, SafetensorError) as error:
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:  # of a type that NumPy has not
             raise InputError(f"{path}: can't be read ({error}); delete it to go on without it") from error
 
     def _optimizer_path(self, step: int) -> Path:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from redditgen import untrusted
 from redditgen.errors import InputError, MissingError
 from redditgen.markup import END
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from tokenizers import Encoding
 
 _VERSION_LINE = "#version: 0.2"
+BYTES = 16 << 20  # of each file; GPT-2's have 1.04 and 0.46 MB
 
 
 class Tokenizer:
@@ -61,7 +63,13 @@ class Tokenizer:
                     f"{folder / 'vocab.bpe'}: merges {left} and {right}, which encoder.json does not know; "
                     "take both from the same model"
                 )
-        return cls(vocabulary, merges)
+        try:
+            return cls(vocabulary, merges)
+        except Exception as error:  # tokenizers has no class of its own
+            raise InputError(
+                f"{folder / 'encoder.json'}: can't be read as a vocabulary ({first_line(error)}); "
+                "copy it anew from the model's source"
+            ) from error
 
     def save(self, folder: Path) -> None:
         (folder / "encoder.json").write_text(json.dumps(self.vocabulary), encoding="utf8")
@@ -87,7 +95,7 @@ def train(texts: Sequence[str], size: int) -> Tokenizer:
 
 def _read_vocabulary(path: Path) -> dict[str, int]:
     try:
-        vocabulary: dict[str, int] = json.loads(_read(path))
+        vocabulary: dict[str, int] = untrusted.json_of(_read(path))
     except ValueError as error:
         raise InputError(f"{path}: is no JSON ({error}); copy it anew from the model's source") from error
     are_ids = isinstance(vocabulary, dict) and all(type(number) is int for number in vocabulary.values())
@@ -111,10 +119,15 @@ def _read_merges(path: Path) -> list[tuple[str, str]]:
     return merges
 
 
+def first_line(error: Exception) -> str:
+    """What tokenizers says, without the rest, which is about its own code."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf8")
+        return untrusted.text(path, BYTES)
     except FileNotFoundError as error:
         raise MissingError(f"{path}: not there, and a model directory needs it") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{path}: can't be read: {error}") from error

@@ -5,10 +5,12 @@ in transformers' GPT-2.
 """
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from redditgen import untrusted
 from redditgen.errors import InputError, MissingError
 
 if TYPE_CHECKING:
@@ -16,6 +18,11 @@ if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
 
     Tensors = dict[str, np.ndarray]
+
+_BYTES = 1 << 16  # of hparams.json
+# Far beyond GPT-2 1558M, with 50,257 tokens and 48 layers, and little enough to count with before anything is read.
+_SIZE, _LAYERS = 1 << 24, 1000
+MOST = f"at most {_SIZE}, {_LAYERS} layers"
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,7 @@ class Hparams:
     def load(cls, path: Path) -> "Hparams":
         """Read `hparams.json`; raises MissingError or InputError naming what is wrong with it."""
         try:
-            content = json.loads(path.read_text(encoding="utf8"))
+            content = untrusted.json_value(path, _BYTES)
             hparams = cls(**{name: int(content[name]) for name in cls.__dataclass_fields__})
         except FileNotFoundError as error:
             raise MissingError(f"{path}: not there, and a model directory needs it") from error
@@ -40,12 +47,22 @@ class Hparams:
             raise InputError(
                 f"{path}: must be JSON with whole numbers for {', '.join(cls.__dataclass_fields__)}"
             ) from error
-        if min(asdict(hparams).values()) < 1 or hparams.n_embd % hparams.n_head:
-            raise InputError(f"{path}: sizes must be positive and n_embd a multiple of n_head")
+        if not hparams.are_possible:
+            raise InputError(f"{path}: sizes must be positive, {MOST}, and n_embd a multiple of n_head")
         return hparams
+
+    @property
+    def are_possible(self) -> bool:
+        """Whether a network can have these sizes."""
+        sizes = asdict(self).values()
+        return 0 < min(sizes) <= max(sizes) <= _SIZE and self.n_layer <= _LAYERS and self.n_embd % self.n_head == 0
 
     def save(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf8")
+
+    def parameters(self) -> int:
+        """How many numbers the tensors hold."""
+        return sum(map(math.prod, self.shapes().values()))
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Every tensor of a checkpoint with its shape."""
