@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
 from redditgen.errors import InputError, MissingError
-from redditgen.gpt2 import bundle
+from redditgen.gpt2 import bundle, table
 from redditgen.gpt2.weights import Hparams
 
 Tensors = dict[str, np.ndarray]
@@ -144,7 +144,7 @@ def test_an_index_of_nonsense_with_right_checksums_is_refused(
     tmp_path_factory: pytest.TempPathFactory, header: bytes, entry: bytes
 ) -> None:
     prefix = tmp_path_factory.getbasetemp() / "nonsense"
-    index_of(prefix).write_bytes(bundle._built_table([(b"", header), (b"model/wte", entry)]))
+    index_of(prefix).write_bytes(table.built([(b"", header), (b"model/wte", entry)]))
     with pytest.raises((InputError, MissingError)):
         bundle.read(prefix, {"model/wte": (3, 2)})
 
@@ -177,8 +177,8 @@ def test_a_text_file_is_no_index(small: Path) -> None:
 
 
 def test_checksums_are_masked_as_tensorflow_masks_them() -> None:
-    assert bundle._masked_crc(b"123456789") == 0xC78AB0E5  # of crc32c 0xE3069283, the check value of the catalogues
-    assert bundle._masked_crc(b"") == 0xA282EAD8
+    assert table.masked_crc(b"123456789") == 0xC78AB0E5  # of crc32c 0xE3069283, the check value of the catalogues
+    assert table.masked_crc(b"") == 0xA282EAD8
 
 
 @pytest.mark.skipif(not OPENAI.exists(), reason=f"no {OPENAI}")
@@ -187,7 +187,7 @@ def test_openais_own_index_is_read_and_written_byte_for_byte() -> None:
     assert (len(entries), shards) == (148, 1)
     assert shapes_of(entries) == Hparams.load(OPENAI / "hparams.json").shapes()
     pairs = [(b"", bundle._header()), *((name.encode(), bundle._encoded(entry)) for name, entry in entries.items())]
-    assert bundle._built_table(pairs) == index_of(OPENAI / "model.ckpt").read_bytes()
+    assert table.built(pairs) == index_of(OPENAI / "model.ckpt").read_bytes()
 
 
 def shapes_of(entries: dict[str, bundle.Entry]) -> dict[str, tuple[int, ...]]:

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle
+import re
 import shutil
 import struct
 import subprocess
@@ -17,11 +18,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from untrusted_reader import KINDS, MEMORY, block, table
+from untrusted_reader import KINDS, MEMORY, block, built_table
 
 from redditgen.dataset.arrays import arrays
 from redditgen.errors import InputError, RedditgenError
-from redditgen.gpt2 import bundle, huggingface
+from redditgen.gpt2 import bundle, huggingface, table
 from redditgen.gpt2.huggingface import HuggingFaceDir
 from redditgen.gpt2.lora import NOWHERE, Adapters
 from redditgen.gpt2.mark import Mark
@@ -135,7 +136,7 @@ def refusal(read: Callable[[], object]) -> str:
 
 def entry(*sizes: int, size: int | None = None, offset: int = 0) -> bytes:
     length = 4 * int(np.prod(sizes)) if size is None else size
-    return bundle._encoded(bundle.Entry("<f4", sizes, 0, offset, length, bundle._masked_crc(bytes(length))))
+    return bundle._encoded(bundle.Entry("<f4", sizes, 0, offset, length, table.masked_crc(bytes(length))))
 
 
 def test_what_a_name_holds_does_not_break_the_line(tmp_path: Path) -> None:
@@ -145,24 +146,24 @@ def test_what_a_name_holds_does_not_break_the_line(tmp_path: Path) -> None:
 
 
 _HEADER = block([(b"", bundle._header())])
-_WHERE = b"\0" + bundle._to_varint(len(_HEADER))  # of the first block
+_WHERE = b"\0" + table.to_varint(len(_HEADER))  # of the first block
 
 
 def long_names(count: int) -> bytes:
     """A block in which each name is the one before and a letter more."""
     value = entry(1)
-    entries = (bundle._to_varint(n) + b"\1" + bundle._to_varint(len(value)) + b"x" + value for n in range(count))
+    entries = (table.to_varint(n) + b"\1" + table.to_varint(len(value)) + b"x" + value for n in range(count))
     return b"".join(entries) + struct.pack("<II", 0, 1)
 
 
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (table(long_names(2000)), "an entry reaches beyond its block"),
-        (table(_HEADER, [_WHERE] * 50), "its blocks lie over each other"),
-        (table(block([(b"", b""), (b"x", entry(*[1] * 1000, size=4))])), "a tensor has 1000 dimensions"),
-        (table(b"\5\1\0x" + struct.pack("<II", 0, 1)), "an entry reaches beyond its block"),
-        (table(block([(b"", b"\x12\xff\xff\xff\xff\x7f")])), "a field reaches beyond its message"),
+        (built_table(long_names(2000)), "an entry reaches beyond its block"),
+        (built_table(_HEADER, [_WHERE] * 50), "its blocks lie over each other"),
+        (built_table(block([(b"", b""), (b"x", entry(*[1] * 1000, size=4))])), "a tensor has 1000 dimensions"),
+        (built_table(b"\5\1\0x" + struct.pack("<II", 0, 1)), "an entry reaches beyond its block"),
+        (built_table(block([(b"", b"\x12\xff\xff\xff\xff\x7f")])), "a field reaches beyond its message"),
     ],
     ids=["names", "blocks", "dimensions", "entry", "field"],
 )
@@ -182,7 +183,7 @@ def test_an_index_of_many_bytes_is_refused_before_it_is_read(tmp_path: Path) -> 
 def test_tensors_have_bytes_of_their_own(tmp_path: Path) -> None:
     names = [f"w{number}" for number in range(3)]
     pairs = [(b"", bundle._header()), *((name.encode(), entry(100)) for name in names)]
-    (tmp_path / "m.index").write_bytes(table(block(pairs)))
+    (tmp_path / "m.index").write_bytes(built_table(block(pairs)))
     (tmp_path / "m.data-00000-of-00001").write_bytes(bytes(1000))
     for read in (
         lambda: bundle.read(tmp_path / "m", dict.fromkeys(names, (100,))),
@@ -193,7 +194,7 @@ def test_tensors_have_bytes_of_their_own(tmp_path: Path) -> None:
 
 def test_a_tensor_of_no_numbers_in_huge_dimensions_is_passed_over(tmp_path: Path) -> None:
     pairs = [(b"", bundle._header()), (b"w", entry(0, 2**62, size=0))]
-    (tmp_path / "m.index").write_bytes(table(block(pairs)))
+    (tmp_path / "m.index").write_bytes(built_table(block(pairs)))
     (tmp_path / "m.data-00000-of-00001").write_bytes(b"")
     bundle.verify(tmp_path / "m")
 
@@ -420,6 +421,15 @@ def test_no_pickle_is_run_wherever_it_stands(
     if form in (as_pickle, as_torch):
         torch.load(model / "pytorch_model.bin", weights_only=False) if form is as_torch else pickle.loads(form(trace))
         assert trace.exists()  # as it would have
+
+
+def test_no_module_asks_for_pickles_or_a_shell() -> None:
+    harmful = r"allow_pickle=True|weights_only=False|torch\.load\(|pickle\.loads?\(|shell=True|os\.(system|popen)\("
+    for path in (Path(__file__).parents[1] / "src").rglob("*.py"):
+        code = path.read_text(encoding="utf8")
+        assert not re.search(harmful, code), path
+        for loaded in re.findall(r"\bnp\.load\(.*|read_array\(.*", code):
+            assert "allow_pickle=False" in loaded, path
 
 
 # --- Paths that lead elsewhere ---

@@ -23,7 +23,7 @@ from typing import Any
 
 from redditgen.dataset.arrays import arrays, written_out
 from redditgen.errors import RedditgenError
-from redditgen.gpt2 import bundle
+from redditgen.gpt2 import bundle, table
 from redditgen.gpt2.huggingface import HuggingFaceDir
 from redditgen.gpt2.metrics import best
 from redditgen.gpt2.rundir import ModelDir
@@ -101,7 +101,7 @@ def number(rng: random.Random, content: bytearray) -> None:
 
 def varint(rng: random.Random, content: bytearray) -> None:
     there = place(rng, content)
-    value = bundle._to_varint(rng.choice(HUGE) + rng.choice((0, 2**64)))
+    value = table.to_varint(rng.choice(HUGE) + rng.choice((0, 2**64)))
     content[there : there + rng.choice((1, len(value)))] = value
 
 
@@ -144,7 +144,7 @@ def damaged_bundle(rng: random.Random, files: Files) -> Files:
 
 def remade_index(rng: random.Random, content: bytes) -> bytes:
     """The same table of other entries."""
-    pairs = list(bundle._table(content))
+    pairs = list(table.entries(content))
     for _ in range(rng.choice((1, 1, 3))):
         at = rng.randrange(len(pairs)) if rng.random() < 0.8 else 0
         key, value = pairs[at]
@@ -160,47 +160,47 @@ def remade_index(rng: random.Random, content: bytes) -> bytes:
         else:
             pairs[at] = (key, damage(rng, value))
         pairs = pairs or [(b"", b"")]
-    return table(block(pairs))
+    return built_table(block(pairs))
 
 
 def other_entry(rng: random.Random) -> bytes:
     """An entry with fields of nonsense in the right form: type, shape, shard, offset, size, checksum."""
     dims = b""
     for _ in range(rng.choice((0, 1, 2, 3, 30))):
-        dim = b"\x08" + bundle._to_varint(rng.choice(HUGE))
-        dims += b"\x12" + bundle._to_varint(len(dim)) + dim
-    fields = b"\x08" + bundle._to_varint(rng.choice((1, 1, 1, 2, 3, 9, 19, 7, 2**40)))
-    fields += b"\x12" + bundle._to_varint(rng.choice((len(dims), 2**40))) + dims
+        dim = b"\x08" + table.to_varint(rng.choice(HUGE))
+        dims += b"\x12" + table.to_varint(len(dim)) + dim
+    fields = b"\x08" + table.to_varint(rng.choice((1, 1, 1, 2, 3, 9, 19, 7, 2**40)))
+    fields += b"\x12" + table.to_varint(rng.choice((len(dims), 2**40))) + dims
     for tag in rng.sample((b"\x18", b"\x20", b"\x28"), rng.randrange(4)):
-        fields += tag + bundle._to_varint(rng.choice(HUGE))
+        fields += tag + table.to_varint(rng.choice(HUGE))
     return fields + b"\x35" + rng.randbytes(4)
 
 
 def remade_block(rng: random.Random, content: bytes) -> bytes:
     """A block of damaged bytes, or handles that lead elsewhere, with right checksums."""
-    body = block(bundle._table(content))
-    handles = [b"".join(bundle._to_varint(rng.choice((*HUGE, len(body)))) for _ in range(2))] * rng.randrange(2)
-    return table(damage(rng, body) if rng.random() < 0.8 else body, handles * rng.choice((1, 1, 50)))
+    body = block(table.entries(content))
+    handles = [b"".join(table.to_varint(rng.choice((*HUGE, len(body)))) for _ in range(2))] * rng.randrange(2)
+    return built_table(damage(rng, body) if rng.random() < 0.8 else body, handles * rng.choice((1, 1, 50)))
 
 
 def block(pairs: Iterable[tuple[bytes, bytes]]) -> bytes:
     """Entries without what they share with those before them, and one restart."""
-    sizes = ((key, value, bundle._to_varint(len(key)) + bundle._to_varint(len(value))) for key, value in pairs)
+    sizes = ((key, value, table.to_varint(len(key)) + table.to_varint(len(value))) for key, value in pairs)
     return b"".join(b"\0" + size + key + value for key, value, size in sizes) + struct.pack("<II", 0, 1)
 
 
-def table(body: bytes, more: Sequence[bytes] = ()) -> bytes:
+def built_table(body: bytes, more: Sequence[bytes] = ()) -> bytes:
     """A table of one block, with a checksum that is right, and further handles to blocks."""
     content = bytearray()
     handle = with_trailer(content, body)
     index = with_trailer(content, block((b"z", handle) for handle in (handle, *more)))
-    footer = (b"\0\0" + index).ljust(bundle._FOOTER - 8, b"\0")
-    return bytes(content) + footer + struct.pack("<Q", bundle._MAGIC)
+    footer = (b"\0\0" + index).ljust(table.FOOTER - 8, b"\0")
+    return bytes(content) + footer + struct.pack("<Q", table.MAGIC)
 
 
 def with_trailer(content: bytearray, block: bytes) -> bytes:
-    handle = bundle._to_varint(len(content)) + bundle._to_varint(len(block))
-    content += block + struct.pack("<BI", 0, bundle._masked_crc(block + b"\0"))
+    handle = table.to_varint(len(content)) + table.to_varint(len(block))
+    content += block + struct.pack("<BI", 0, table.masked_crc(block + b"\0"))
     return handle
 
 

@@ -1,10 +1,8 @@
 """TensorFlow checkpoints (`model.ckpt.index`, `model.ckpt.data-00000-of-00001`) with numpy and no TensorFlow.
 
-Format: tensorflow `core/util/tensor_bundle` over `core/lib/io/table`. The index is a sorted string table as LevelDB's:
-blocks of prefix-compressed entries, each block followed by a compression byte and a masked crc32c, then a block of
-block handles and a footer of 48 bytes. The entry '' holds a BundleHeaderProto; every other maps a tensor's name to a
-BundleEntryProto (dtype, shape, shard, offset, size, masked crc32c of its bytes). The data files hold the tensors'
-bytes, little-endian.
+Format: tensorflow `core/util/tensor_bundle`. The index is a sorted string table (table.py). The entry '' holds a
+BundleHeaderProto; every other maps a tensor's name to a BundleEntryProto (dtype, shape, shard, offset, size, masked
+crc32c of its bytes). The data files hold the tensors' bytes, little-endian.
 
 Written files are complete before they take their names, data first, so a crash leaves the previous checkpoint
 readable.
@@ -21,16 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from redditgen.errors import InputError, MissingError
+from redditgen.gpt2 import table
 from redditgen.output import settle
 
 if TYPE_CHECKING:
     import numpy as np
 
-_MAGIC = 0xDB4775248B80FB57
-_FOOTER = 48  # bytes
-_TRAILER = 5  # bytes after a block: compression type, masked crc32c
-_RESTART_INTERVAL = 16  # entries
-_NO_COMPRESSION = 0
 _DTYPES = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8", 19: "<f2"}  # tensorflow/core/framework/types.proto
 _INDEX_LIMIT = 1 << 20  # bytes; GPT-2 1558M's index has 20 kB
 _DIMENSIONS = 8  # the most of a tensor; GPT-2's have three
@@ -57,7 +51,7 @@ def read_index(prefix: Path) -> tuple[dict[str, Entry], int]:
     path = Path(f"{prefix}.index")
     content = _read_file(path)
     try:
-        pairs = dict(_table(content))
+        pairs = dict(table.entries(content))
         header = _message(pairs.pop(b""))
         entries = {name.decode("utf8"): _entry(value) for name, value in pairs.items()}
         return entries, int(header.get(1, [1])[0])
@@ -106,13 +100,13 @@ def write(prefix: Path, tensors: "Mapping[str, np.ndarray]") -> None:
         with new_data.open("wb") as file:
             for name in sorted(tensors):
                 content = tensors[name].astype("<f4", order="C").tobytes()
-                entry = Entry("<f4", tensors[name].shape, 0, file.tell(), len(content), _masked_crc(content))
+                entry = Entry("<f4", tensors[name].shape, 0, file.tell(), len(content), table.masked_crc(content))
                 pairs.append((name.encode("utf8"), _encoded(entry)))
                 file.write(content)
             file.flush()
             os.fsync(file.fileno())
         with new_index.open("wb") as file:
-            file.write(_built_table(pairs))
+            file.write(table.built(pairs))
             file.flush()
             os.fsync(file.fileno())
         new_data.replace(data)
@@ -175,7 +169,7 @@ def _chunks(path: Path, name: str, entry: Entry) -> Iterator[bytes]:
         while chunk := file.read(min(left, _CHUNK)):
             crc, left = google_crc32c.extend(crc, chunk), left - len(chunk)
             yield chunk
-    if left or _masked(crc) != entry.crc:
+    if left or table.masked(crc) != entry.crc:
         raise InputError(f"{path}: {name} fails its crc32c check, so the file is damaged; copy or download it anew")
 
 
@@ -191,92 +185,6 @@ def _reading(path: Path) -> Iterator[None]:
         raise InputError(f"{getattr(error, 'filename', None) or path}: can't be read: {reason}") from error
 
 
-def _masked_crc(content: bytes) -> int:
-    import google_crc32c
-
-    return _masked(google_crc32c.value(content))
-
-
-def _masked(crc: int) -> int:
-    """crc32c, rotated and shifted as TensorFlow and LevelDB store it (core/lib/hash/crc32c.h)."""
-    return int(((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
-
-
-# --- The table ---
-
-
-def _table(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """All key-value pairs; raises ValueError where the bytes are no table."""
-    if len(content) < _FOOTER or struct.unpack("<Q", content[-8:])[0] != _MAGIC:
-        raise ValueError("its last bytes are not a table's")
-    footer = content[-_FOOTER:]
-    _, _, at = _handle(footer, 0)
-    offset, size, _ = _handle(footer, at)
-    left = len(content)
-    for _, value in _block(content, offset, size):
-        offset, size, _ = _handle(value, 0)
-        left -= size + _TRAILER
-        if left < 0:
-            raise ValueError("its blocks lie over each other")
-        yield from _block(content, offset, size)
-
-
-def _block(content: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
-    if offset + size + _TRAILER > len(content):
-        raise ValueError("a block reaches beyond its end")
-    block = content[offset : offset + size]
-    kind, crc = struct.unpack("<BI", content[offset + size : offset + size + _TRAILER])
-    if kind != _NO_COMPRESSION:
-        raise ValueError("a block is compressed, which TensorFlow never does in a checkpoint")
-    if crc != _masked_crc(block + bytes([kind])):
-        raise ValueError("a block fails its crc32c check")
-    restarts = struct.unpack("<I", block[-4:])[0]
-    at, end, key = 0, size - 4 * (restarts + 1), b""
-    left = _RESTART_INTERVAL * size  # bytes of all keys, of which each that begins an interval is written out
-    while at < end:
-        shared, at = _varint(block, at)
-        unshared, at = _varint(block, at)
-        length, at = _varint(block, at)
-        left -= shared + unshared
-        if shared > len(key) or at + unshared + length > end or left < 0:
-            raise ValueError("an entry reaches beyond its block")
-        key = key[:shared] + block[at : at + unshared]
-        yield key, block[at + unshared : at + unshared + length]
-        at += unshared + length
-
-
-def _built_table(pairs: list[tuple[bytes, bytes]]) -> bytes:
-    content = bytearray()
-    data = _append_block(content, pairs)
-    metaindex = _append_block(content, [])
-    beyond = bytes([pairs[-1][0][0] + 1])  # TensorFlow shortens the last key to one just above it
-    index = _append_block(content, [(beyond, data)])
-    footer = (metaindex + index).ljust(_FOOTER - 8, b"\0")
-    return bytes(content) + footer + struct.pack("<Q", _MAGIC)
-
-
-def _append_block(content: bytearray, pairs: list[tuple[bytes, bytes]]) -> bytes:
-    """Add a block and its trailer; gives its handle."""
-    block, restarts, previous = bytearray(), [0], b""
-    for number, (key, value) in enumerate(pairs):
-        if number and number % _RESTART_INTERVAL == 0:
-            restarts.append(len(block))
-            previous = b""
-        shared = next((i for i, (a, b) in enumerate(zip(previous, key, strict=False)) if a != b), len(previous))
-        block += _to_varint(shared) + _to_varint(len(key) - shared) + _to_varint(len(value)) + key[shared:] + value
-        previous = key
-    block += struct.pack(f"<{len(restarts) + 1}I", *restarts, len(restarts))
-    handle = _to_varint(len(content)) + _to_varint(len(block))
-    content += block + struct.pack("<BI", _NO_COMPRESSION, _masked_crc(bytes(block) + bytes([_NO_COMPRESSION])))
-    return handle
-
-
-def _handle(content: bytes, at: int) -> tuple[int, int, int]:
-    offset, at = _varint(content, at)
-    size, at = _varint(content, at)
-    return offset, size, at
-
-
 # --- The two protocol buffers, few enough fields to be read by hand ---
 
 
@@ -285,13 +193,13 @@ def _message(content: bytes) -> dict[int, list[int | bytes]]:
     fields: dict[int, list[int | bytes]] = {}
     at = 0
     while at < len(content):
-        tag, at = _varint(content, at)
+        tag, at = table.varint(content, at)
         value: int | bytes
         match tag & 7:
             case 0:
-                value, at = _varint(content, at)
+                value, at = table.varint(content, at)
             case 2:
-                length, at = _varint(content, at)
+                length, at = table.varint(content, at)
                 if at + length > len(content):
                     raise ValueError("a field reaches beyond its message")
                 value, at = content[at : at + length], at + length
@@ -333,30 +241,10 @@ def _header() -> bytes:
 
 
 def _encoded(entry: Entry) -> bytes:
-    dims = b"".join(b"\x12" + _to_varint(len(dim)) + dim for dim in (b"\x08" + _to_varint(n) for n in entry.shape))
-    content = b"\x08\x01\x12" + _to_varint(len(dims)) + dims
+    dims = b"".join(
+        b"\x12" + table.to_varint(len(dim)) + dim for dim in (b"\x08" + table.to_varint(n) for n in entry.shape)
+    )
+    content = b"\x08\x01\x12" + table.to_varint(len(dims)) + dims
     if entry.offset:
-        content += b"\x20" + _to_varint(entry.offset)
-    return content + b"\x28" + _to_varint(entry.size) + b"\x35" + struct.pack("<I", entry.crc)
-
-
-def _varint(content: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = content[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-        if shift > 63:
-            raise ValueError("a number is too long")
-
-
-def _to_varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+        content += b"\x20" + table.to_varint(entry.offset)
+    return content + b"\x28" + table.to_varint(entry.size) + b"\x35" + struct.pack("<I", entry.crc)

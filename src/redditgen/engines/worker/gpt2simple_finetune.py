@@ -115,9 +115,9 @@ class Finetuning:
         self.job, self.send, self.asked_to_stop = job, send, asked_to_stop
         self.step = self.saved = job["start"]
         self.window = min(job["window"], job["hparams"]["n_ctx"])
-        with np.load("tokens.npz") as arrays:
+        with np.load("tokens.npz", allow_pickle=False) as arrays:
             self.chunks = [arrays[f"arr_{number}"] for number in range(len(arrays.files))]
-        with np.load("held_out.npz") as arrays:
+        with np.load("held_out.npz", allow_pickle=False) as arrays:
             tokens_at_once = job["options"]["batch_size"] * self.window  # as many as a batch of the training has
             self.held_out = HeldOut(arrays, SimpleNamespace(**job["hparams"]), tokens_at_once)
         self.rows: list[np.ndarray] = []
