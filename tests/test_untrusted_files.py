@@ -271,6 +271,14 @@ def test_half_a_pair_in_a_vocabulary_is_refused(run: ModelDir) -> None:
     assert "encoder.json: can't be read as a vocabulary" in refusal(run.tokenizer)
 
 
+@pytest.mark.parametrize(("kind", "size"), [("BF16", 2), ("F8_E4M3", 1), ("F8_E8M0", 1), ("F6_E2M3", 1), ("X", 4)])
+def test_an_optimizers_state_of_types_that_numpy_has_not_is_refused(run: ModelDir, kind: str, size: int) -> None:
+    header = json.dumps({"a": {"dtype": kind, "shape": [8], "data_offsets": [0, 8 * size]}}).encode()
+    content = struct.pack("<Q", len(header)) + header + bytes(8 * size)
+    (run.path / "optimizer-3.safetensors").write_bytes(content)
+    assert "optimizer-3.safetensors: can't be read" in refusal(run.optimizer_state)
+
+
 @pytest.mark.parametrize("number", [2**32 - 1, 2**31, 10**6])
 def test_an_id_far_beyond_the_others_is_refused_before_those_below_it_are_listed(model: Path, number: int) -> None:
     content = json.loads((model / "tokenizer.json").read_text(encoding="utf8"))

@@ -52,6 +52,8 @@ def read_index(prefix: Path) -> tuple[dict[str, Entry], int]:
     content = _read_file(path)
     try:
         pairs = dict(table.entries(content))
+        if b"" not in pairs:
+            raise ValueError("it has no header")
         header = _message(pairs.pop(b""))
         entries = {name.decode("utf8"): _entry(value) for name, value in pairs.items()}
         return entries, int(header.get(1, [1])[0])

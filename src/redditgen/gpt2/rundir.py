@@ -247,7 +247,8 @@ class ModelDir:
             return {}
         try:
             return load_file(path)
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:  # of a type that NumPy has not
+        # The last four: of types that NumPy has not.
+        except (OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path}: can't be read ({error}); delete it to go on without it") from error
 
     def _optimizer_path(self, step: int) -> Path:
