@@ -36,7 +36,7 @@ READER = Path(__file__).with_name("untrusted_reader.py")
 FEW = {"bundle": 400, "run": 150, "index": 150, "dataset": 150, "huggingface": 30}
 MANY = {
     "bundle": 5000, "run": 1500, "index": 1000, "dataset": 1000,
-    "huggingface": 500, "vocabulary": 300, "shards": 300, "pickle": 400,
+    "huggingface": 400, "vocabulary": 200, "shards": 200, "pickle": 300,
 }  # fmt: skip
 
 
