@@ -11,8 +11,8 @@ no filter on, to a pipe, and to a file before the run's CTranslate2 model is mad
 tokens, gpt-2-simple begins without a prefix, with the end token that begins such records. Where it has literal ones
 transformers gets the end token as a stop string, and its continuous batching, which has none, always writes on.
 
-Of gpt-2-simple no more than 100 titles are made at once; what stands beside a larger n is the line through its runs at
-10 and 100, marked with ~. Its tokens are all that it samples, 100 a text; `of titles` are those of finished titles
+Of gpt-2-simple no more than 100 titles are made at once, and of transformers --transformers-most; what stands beside a
+larger n is the line through the runs at 10 and at that many, marked with ~. gpt-2-simple's tokens are all that it samples, 100 a text; `of titles` are those of finished titles
 alone, up to and with the end token. Of redditgen both are those of the titles it gives, and what its filters take
 counts for nothing.
 
@@ -199,16 +199,20 @@ class Peer:
     name: str
     command: Callable[[Setting, int, int], Command]  # for a number of texts of a length
     out: str | None = None  # the file that it writes, if not to its standard output
+    most: int = 0  # titles that are made at once, if not all
 
 
 # --- The peers ---
 
 
-def peers() -> dict[str, Peer]:
+def peers(transformers_most: int = 0) -> dict[str, Peer]:
     found = [
-        Peer(UPSTREAM, upstream),
-        *(Peer(f"transformers, {size} at once", transformers(RUN_TRANSFORMERS, size)) for size in (BATCH, 64)),
-        Peer(CONTINUOUS, transformers(RUN_CONTINUOUS, BATCH)),
+        Peer(UPSTREAM, upstream, most=UPSTREAM_MOST),
+        *(
+            Peer(f"transformers, {size} at once", transformers(RUN_TRANSFORMERS, size), most=transformers_most)
+            for size in (BATCH, 64)
+        ),
+        Peer(CONTINUOUS, transformers(RUN_CONTINUOUS, BATCH), most=transformers_most),
         Peer(FIRST_EVER, ours("--out=titles.jsonl"), "titles.jsonl"),
         Peer(FILE, ours("--out=titles.jsonl"), "titles.jsonl"),
         Peer(UNFILTERED, ours("--out=titles.jsonl", "--no-novel", "--no-unique", "--no-sfw"), "titles.jsonl"),
@@ -441,7 +445,7 @@ def measured(peer: Peer, setting: Setting, numbers: Sequence[int]) -> Iterator[F
     if start.failed:
         yield Found(peer.name, BATCH, start.seconds, start.cpu, 0, 0, 0, 0, start.watch.peak, None, failed=start.failed)
         return
-    wanted = sorted({min(n, UPSTREAM_MOST) for n in numbers} | {BATCH}) if peer.name == UPSTREAM else numbers
+    wanted = sorted({min(n, peer.most) for n in numbers} | {BATCH}) if peer.most else numbers
     found = [measure(peer, setting, n, start.seconds) for n in wanted]
     yield from found
     yield from (extrapolated(found, n) for n in numbers if n > wanted[-1])
@@ -510,6 +514,7 @@ def main() -> None:
     parser.add_argument("--model", choices=("124M",), help="random weights of this shape, instead of a run")
     parser.add_argument("--vocabulary", type=Path, help="folder with GPT-2's encoder.json and vocab.bpe, for 124M")
     parser.add_argument("--n", type=int, nargs="+", default=[10, 1000, 10000], help="titles; multiples of 10")
+    parser.add_argument("--transformers-most", type=int, default=1000, help="titles of transformers at once")
     parser.add_argument("--only", action="append", choices=tuple(peers()), help="also again and again")
     parser.add_argument("--tf1-python", type=Path, help="[default: as redditgen finetune]")
     options = parser.parse_args()
@@ -521,14 +526,15 @@ def main() -> None:
     try:
         python = tf1.find(options.tf1_python) if UPSTREAM in wanted else None
         with tempfile.TemporaryDirectory() as name:
-            compare(prepare(options, Path(name), python), wanted, sorted(set(options.n)))
+            setting = prepare(options, Path(name), python)
+            compare(setting, peers(options.transformers_most), wanted, sorted(set(options.n)))
     except RedditgenError as error:
         sys.exit(f"{error}")
 
 
-def compare(setting: Setting, wanted: Sequence[str], numbers: Sequence[int]) -> None:
+def compare(setting: Setting, peers: dict[str, Peer], wanted: Sequence[str], numbers: Sequence[int]) -> None:
     found, upstream = list[Found](), list[Found]()
-    for peer in (peer for name, peer in peers().items() if name in wanted):
+    for peer in (peer for name, peer in peers.items() if name in wanted):
         for one in measured(peer, setting, numbers):
             found.append(one)
             if peer.name == UPSTREAM:
