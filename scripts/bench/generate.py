@@ -12,9 +12,9 @@ tokens, gpt-2-simple begins without a prefix, with the end token that begins suc
 transformers gets the end token as a stop string, and its continuous batching, which has none, always writes on.
 
 Of gpt-2-simple no more than 100 titles are made at once, and of transformers --transformers-most; what stands beside a
-larger n is the line through the runs at 10 and at that many, marked with ~. gpt-2-simple's tokens are all that it samples, 100 a text; `of titles` are those of finished titles
-alone, up to and with the end token. Of redditgen both are those of the titles it gives, and what its filters take
-counts for nothing.
+larger n is the line through the runs at 10 and at that many, marked with ~. gpt-2-simple's tokens are all that it
+samples, 100 a text; `of titles` are those of finished titles alone, up to and with the end token. Of redditgen both are
+those of the titles it gives, and what its filters take counts for nothing.
 
 Seconds count from the start of the process to its end. Finished titles of a second of processor time stand beside those
 of a second, which other programs on the machine slow down more. `loaded` are tokens over the seconds that the same
