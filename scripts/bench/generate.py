@@ -19,8 +19,8 @@ those of the titles it gives, and what its filters take counts for nothing.
 Seconds count from the start of the process to its end. Finished titles of a second of processor time stand beside those
 of a second, which other programs on the machine slow down more. `loaded` are tokens over the seconds that the same
 command takes longer than one for 10 texts of one token; blank where that is less than the latter takes itself. Files
-are those of a disk whose cache is warm. `end/500` is resident memory at the end over that when 500 titles were there,
-if more came after them; to a file redditgen writes them eight blocks at a time.
+are those of a disk whose cache is warm. `end/500` is the most resident memory in the last quarter of the time since 500
+titles were there over that in its first quarter; to a file redditgen writes them eight blocks at a time.
 
 124M has random weights and the vocabulary of FOLDER (encoder.json, vocab.bpe). As those never end a title, redditgen
 has a prefix there, which keeps texts as they come, and its tokens are 100 a text as well.
@@ -62,7 +62,6 @@ SAMPLED_EVERY = 0.2  # seconds
 PATIENCE = 3 * 3600  # seconds for one process
 UPSTREAM_MOST = 100  # titles of gpt-2-simple
 SETTLED = 500  # titles, after which memory shall not grow
-AT_THE_END = 5  # samples
 DELIMITER = "=" * 20
 CONTINUOUS, FIRST_EVER = "continuous batching", "redditgen, first ever"
 FILE, UNFILTERED, PIPE = "redditgen", "redditgen, no filters", "redditgen, to a pipe"
@@ -296,11 +295,16 @@ class Samples(Watch):
         return next((sample.at for sample in self.all if sample.titles), float("inf"))
 
     def growth(self) -> float | None:
-        """Memory at the end over that of the first sample when enough titles were there; None if none came after it."""
+        """The most memory of the last quarter of the time over that of the first, from when enough titles were there.
+
+        None if none came after that.
+        """
         settled = [sample for sample in self.all if sample.titles >= SETTLED]
         if not settled or settled[0].titles == settled[-1].titles:
             return None
-        return max(sample.resident for sample in settled[-AT_THE_END:]) / settled[0].resident
+        quarter = -(-len(settled) // 4)
+        first, last = (max(sample.resident for sample in some) for some in (settled[:quarter], settled[-quarter:]))
+        return last / first
 
 
 class LineCount:

@@ -94,6 +94,13 @@ def give_back_what_is_freed() -> None:
         mallopt(_M_MMAP_THRESHOLD, _LARGE)
 
 
+def give_back_what_was_freed() -> None:
+    """Have glibc return to the system what it keeps of threads that have ended, which would add up over many."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim:
+        trim(0)
+
+
 def keep_few_kernels() -> None:
     """Have oneDNN, and PyTorch's layer above it, keep few of the kernels that they make for each size of a batch.
 

@@ -15,7 +15,7 @@ from threading import Lock
 from typing import Any
 
 from redditgen.gpt2.ctranslate2_model import FLOAT32, INT8, built
-from redditgen.gpt2.device import free_of_machine
+from redditgen.gpt2.device import free_of_machine, give_back_what_was_freed
 from redditgen.gpt2.examples import longest_prompt, prompt_ids
 from redditgen.gpt2.mark import COMPACT
 from redditgen.gpt2.rundir import ModelDir
@@ -78,6 +78,7 @@ class Sampler:
             yield from in_order(blocks, pool.map(texts, blocks))
         finally:
             pool.shutdown(cancel_futures=True)
+            give_back_what_was_freed()
 
     def _at_once(self, size: int, how: Sampling) -> int:
         """How many blocks are made side by side: one a core, if the memory has room for them."""
