@@ -4,6 +4,7 @@ A command that neither runs nor is named with a reason in NOT_RUN fails. Where a
 is what it says, but for what VARIES; where commands take long, SHORTER or USUAL has them do less.
 """
 
+import ast
 import os
 import re
 import subprocess
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 import zstandard
 from arctic_shift_server import ArcticShift
-from bigquery_emulator import Emulator
+from bigquery_emulator import PROJECT, Emulator
 from local_server import serving
 from mirror import Mirror
 from posts import posts, write_ndjson, write_parquet
@@ -189,9 +190,9 @@ def run(folder: Path) -> Run:
     for name, arguments in (("redditgen", "-m redditgen "), ("python3", "")):
         (programs / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments}"$@"\n', encoding="utf8")
         (programs / name).chmod(0o755)
-    environment = os.environ | {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "200"}
 
     def run_it(command: str) -> "subprocess.CompletedProcess[str]":
+        environment = os.environ | {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "200"}
         shell = ["bash", "-c", command]
         return subprocess.run(shell, cwd=folder, env=environment, capture_output=True, text=True, timeout=250)
 
@@ -267,6 +268,27 @@ def test_the_commands_for_bigquery_ask_it(
     asked = [command for page in PAGES for _, command, _ in shown(page) if asks_bigquery(command)]
     assert len(asked) > 2
     for command in asked:
-        done = run(command)
+        done = run(command.replace("YOUR-PROJECT", PROJECT))
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
         assert "BigQuery" in done.stderr
+
+
+# --- messages ---
+
+
+def test_the_messages_in_troubleshooting_are_those_of_the_code() -> None:
+    said = [part.strip(" :;,.()%`") for path in (ROOT / "src").rglob("*.py") for part in _texts(path)]
+    long_enough = [part for part in said if len(part) > 9]
+    page = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf8")
+    headings = re.findall(r"^\*\*(.*)\*\*\\?$", page, flags=re.MULTILINE)
+    messages = [message for heading in headings for message in re.findall(r"`([^`]+)`", heading) if " " in message]
+    assert len(messages) > 25
+    for message in messages:
+        assert any(part in message or message in part for part in long_enough), message
+
+
+def _texts(path: Path) -> Iterator[str]:
+    """The texts in a module, those around the values in them each by itself."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield from re.split(r"%[a-z0-9.]+", node.value.replace("`", ""))
