@@ -40,6 +40,8 @@ NOT_RUN = {
 SHORTER = {
     r"--steps \d+": "--steps 5",
     r"^steps = \d+": "steps = 5",
+    r"-n 100\b": "-n 5",
+    r"^n = 20": "n = 5",
     r"^per-subreddit = \d+": "per-subreddit = 5",
 }
 USUAL: dict[str, dict[str, Any]] = {
