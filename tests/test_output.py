@@ -1,5 +1,7 @@
 import errno
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -90,3 +92,17 @@ def test_where_nothing_can_be_written_is_seen_before_any_work(tmp_path: Path, mo
     with pytest.raises(InputError, match=rf"can't be written: {tmp_path} may not be written to; give another folder"):
         refuse_unwritable(tmp_path / "new/folder/out.csv")
     assert content(tmp_path) == {"file": "mine"}
+
+
+def test_what_a_killed_process_left_is_deleted_and_what_another_is_writing_is_not(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    (tmp_path / f".x.csv.{ended.pid}.tmp").mkdir()
+    (tmp_path / f".x.csv.{ended.pid}.tmp/part").touch()
+    (tmp_path / f".x.csv.{os.getpid()}.tmp").mkdir()  # by a process of the same number, as containers have them
+    others = [tmp_path / name for name in (f".x.csv.{os.getppid()}.tmp", f".y.csv.{ended.pid}.tmp", ".x.csv.z.tmp")]
+    for other in others:
+        other.touch()
+    with whole(tmp_path / "x.csv") as temporary:
+        temporary.write_text("new")
+    assert set(tmp_path.iterdir()) == {tmp_path / "x.csv", *others}

@@ -5,6 +5,7 @@ What has appeared is on the disk, so that a power cut leaves it as a kill does.
 
 import contextlib
 import errno
+import glob
 import hashlib
 import os
 import shutil
@@ -51,12 +52,15 @@ def make_folder(path: Path) -> None:
 def whole(path: Path) -> Iterator[Path]:
     """Give a temporary name beside `path`; what is there is renamed to `path` when the block ends, deleted if it fails.
 
-    The folder is made if it is not there. Raises InputError where it can't be written to.
+    The folder is made if it is not there, and what killed processes left beside `path` is deleted. Raises InputError
+    where it can't be written to.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
+            for left in left_beside(path, "tmp"):
+                _delete(left)
             yield temporary
             for part in (*temporary.rglob("*"), temporary):
                 settle(part)
@@ -72,6 +76,19 @@ def whole_folder(path: Path) -> Iterator[Path]:
     with whole(path) as temporary:
         temporary.mkdir()
         yield temporary
+
+
+def left_beside(path: Path, ending: str) -> list[Path]:
+    """What processes that are no more have left under temporary names, `.<name>.<process>.<ending>`."""
+    import psutil
+
+    found = []
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.{ending}"):
+        process = left.name.removeprefix(f".{path.name}.").removesuffix(f".{ending}")
+        # In a container the next process often has the number of the one that was killed.
+        if process.isdigit() and (int(process) == os.getpid() or not psutil.pid_exists(int(process))):
+            found.append(left)
+    return found
 
 
 def _delete(path: Path) -> None:
