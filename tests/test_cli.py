@@ -288,6 +288,22 @@ def test_a_reader_that_has_seen_enough_is_no_error_to_speak_of(tmp_path: Path, e
         assert process.stderr.read() == ""
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_any_command_that_a_signal_ends_says_so_and_takes_its_unfinished_output_away(
+    tmp_path: Path, encoded: Path, number: signal.Signals
+) -> None:
+    encoded.write_text((build(Record(title="A nap")) + "\n") * 1_000_000, encoding="utf8")
+    out = tmp_path / "out/titles.txt"
+    command = [sys.executable, "-m", "redditgen", "decode", str(encoded), "--out", str(out)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while not (out.parent.exists() and list(out.parent.iterdir())):
+            time.sleep(0.05)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (130, "redditgen: interrupted\n")
+    assert list(out.parent.iterdir()) == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_encode_says_how_it_goes_on(tmp_path: Path, number: signal.Signals) -> None:

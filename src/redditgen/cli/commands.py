@@ -18,6 +18,7 @@ from typer.exceptions import TyperException
 from redditgen import __version__, config
 from redditgen.cli import terminal
 from redditgen.errors import Interrupted, UsageError, did_you_mean
+from redditgen.interrupts import ended_like_ctrl_c
 from redditgen.options import flag
 from redditgen.settings import GeneralSettings
 from redditgen.web import shown
@@ -145,7 +146,8 @@ def _run(function: Callable[[Any], None], kind: type[Any], ctx: typer.Context, o
     told = [f"{name} {value} ({origin})" for name, value, origin in given.rows(asked) if origin != _DEFAULT]
     _log.debug("%s: %s", ctx.info_name, ", ".join(told) or "all options by default")
     try:
-        function(asked)
+        with ended_like_ctrl_c():
+            function(asked)
     except KeyboardInterrupt as error:  # typer would end without a word
         raise Interrupted("interrupted") from error
     _log.debug("%s: done", ctx.info_name)
