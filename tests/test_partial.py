@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from redditgen.errors import InputError, OutputExists, RedditgenError
-from redditgen.partial import Partial, partial
+from redditgen.partial import Partial, delete_left, partial
 
 MADE_OF = {"seed": 1, "input": "abc"}
 
@@ -199,3 +199,16 @@ def test_a_file_aside_is_there_for_going_on_and_deleted_at_the_end(outputs: list
         output.finish({})
     assert [path.name for path in outputs[0].parent.iterdir()] == [outputs[0].name]
     assert outputs[0].read_text(encoding="utf8") == "title\n"
+
+
+def test_a_folder_that_was_left_behind_its_outputs_is_deleted_if_no_process_is_at_it(tmp_path: Path) -> None:
+    output, folder = tmp_path / "out", tmp_path / ".out.partial"
+    with partial([output], MADE_OF, overwrite=False) as writing:
+        writing.step([(0, "text")], {})
+        delete_left(output)
+        assert folder.exists()
+    folder.mkdir()
+    (folder / "state.json").write_text("{}", encoding="utf8")
+    delete_left(output)
+    delete_left(output)
+    assert list(tmp_path.iterdir()) == [output]
