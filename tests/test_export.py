@@ -300,3 +300,19 @@ def test_plain_gpt_2_simple_writes_with_an_export_what_we_write(
     [ours] = Sampler(ModelDir(out)).continued([prefix], how, seed=0)
     assert theirs.partition("<|endoftext|>")[0] == ours.partition("<|endoftext|>")[0]
     assert len(ours) > len(prefix) + 10
+
+
+def test_what_a_killed_export_set_aside_comes_back(trained: ModelDir, tmp_path: Path) -> None:
+    out = export(settings_of(trained, tmp_path / "out", to="tf"))
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    aside = out.rename(tmp_path / f".out.{ended.pid}.old")
+    with pytest.raises(OutputExists):
+        export(settings_of(trained, out, to="tf"))
+    assert names(tmp_path) == {"out"}
+    out.rename(aside)
+    export(settings_of(trained, out, to="tf", overwrite=True))
+    assert names(tmp_path) == {"out"}
+    aside.mkdir()
+    export(settings_of(trained, out, to="tf", skip_existing=True))
+    assert names(tmp_path) == {"out"}

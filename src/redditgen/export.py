@@ -24,7 +24,7 @@ from redditgen.gpt2.rundir import ModelDir
 from redditgen.gpt2.tokenizer import Tokenizer
 from redditgen.gpt2.weights import Hparams
 from redditgen.model_card import SNIPPETS, model_card
-from redditgen.output import whole_folder
+from redditgen.output import left_beside, whole_folder, writing
 from redditgen.settings import ExportSettings
 from redditgen.sidecar import BESIDES, made_before, sidecar_path, write_sidecar
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from redditgen.gpt2.weights import Tensors
 
 _META = "redditgen"
+_ASIDE = "old"  # how the names of replaced folders end
 _LAYOUTS = {"hf": "Hugging Face's", "ct2": "CTranslate2's", "tf": "OpenAI's"}
 
 _log = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ def export(settings: ExportSettings) -> Path:
     source = run or find_model(settings.model or "", settings.model_dir)
     inputs, facts = [source.weights()], {"step": run.step() if run else None}
     sidecar = sidecar_path(out / _META)
+    _tidy(out)
     if settings.skip_existing and made_before(out, settings, inputs=inputs, but=BESIDES, facts=facts, sidecar=sidecar):
         return out
     _refuse_existing(out, settings.overwrite)
@@ -62,9 +64,8 @@ def export(settings: ExportSettings) -> Path:
             card = model_card(settings.name, run.step(), run.mark(), model.hparams, to=settings.to)
             (temporary / "README.md").write_text(card, encoding="utf8")
         write_sidecar(temporary / _META, settings, inputs=inputs, step=facts["step"])
-        replaced = _set_aside(out)
-    if replaced:
-        shutil.rmtree(replaced, ignore_errors=True)
+        _set_aside(out)
+    _tidy(out)
     what = f"run {settings.name} at step {run.step()}" if run else f"model {settings.name}"
     _log.info("%s: %s in %s layout", out, what, _LAYOUTS[settings.to])
     return out
@@ -101,10 +102,17 @@ def _refuse_existing(out: Path, overwrite: bool) -> None:
         raise OutputExists(f"{out}: is no export of redditgen's and stays as it is; give another name with --out")
 
 
-def _set_aside(out: Path) -> Path | None:
+def _set_aside(out: Path) -> None:
     """Rename what is there already, so that at no time less than a whole folder lies at its place."""
-    if not out.exists():
-        return None
-    aside = out.with_name(f".{out.name}.{os.getpid()}.old")
-    out.replace(aside)
-    return aside
+    if out.exists():
+        out.replace(out.with_name(f".{out.name}.{os.getpid()}.{_ASIDE}"))
+
+
+def _tidy(out: Path) -> None:
+    """Delete what was set aside; what a process was killed before it put another one in its place comes back."""
+    for aside in left_beside(out, _ASIDE):
+        if out.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            with writing(out):
+                aside.replace(out)
