@@ -279,6 +279,17 @@ def test_an_evaluation_that_is_there_stays(evaluating: Evaluating) -> None:
     assert json.loads(there.read_text(encoding="utf8"))["command"] == "evaluate"
 
 
+def test_an_evaluation_with_a_page_of_another_is_made_again(
+    evaluating: Evaluating, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = evaluating(n=10)
+    evaluation.write(settings)
+    assert evaluation.is_made(settings)
+    (settings.output / "evaluation.html").write_text("what a kill between the two files has left", encoding="utf8")
+    assert not evaluation.is_made(settings)
+    assert "not skipped, since page was " in caplog.text
+
+
 def test_a_run_that_writes_no_title_is_said_to(evaluating: Evaluating, engine: Scripted) -> None:
     engine(lambda prompt, number: prompt + "and so on")
     with pytest.raises(InputError, match=r"none of 60 texts is a whole title \(60 unfinished\); finetune for longer"):

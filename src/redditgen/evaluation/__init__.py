@@ -32,6 +32,7 @@ __all__ = ["Evaluation", "Figure", "Sample", "evaluate", "is_made", "table", "wr
 
 JSON, HTML = "evaluation.json", "evaluation.html"
 
+_PAGE = "page"  # key of its hash: what was killed between the two files has left a page of other figures
 _OF_ANOTHER_SPLIT = 0.02  # more than the precisions of finetune make
 
 _log = logging.getLogger(__name__)
@@ -116,21 +117,27 @@ def write(settings: EvaluateSettings) -> Evaluation:
     refuse_existing(out / JSON, settings.overwrite)  # it is written last: without it the page is what a kill left
     made = evaluate(settings)
     shown = page(settings.run, made.step, made.figures, made.counts, made.titles, made.held_out)
-    content = json.dumps(made.content(), indent=2, default=str, ensure_ascii=False) + "\n"
     # JSON can hold half a pair, as it escapes it; a page can't.
-    for name, text, errors in ((HTML, shown, "replace"), (JSON, content, "backslashreplace")):
-        with whole(out / name) as temporary:
-            temporary.write_text(text, encoding="utf8", errors=errors)
-        _log.info("wrote %s", out / name)
+    _write(out / HTML, shown, "replace")
+    content = made.content() | {_PAGE: sha256(out / HTML)}
+    _write(out / JSON, json.dumps(content, indent=2, default=str, ensure_ascii=False) + "\n", "backslashreplace")
     return made
+
+
+def _write(path: Path, text: str, errors: str) -> None:
+    with whole(path) as temporary:
+        temporary.write_text(text, encoding="utf8", errors=errors)
+    _log.info("wrote %s", path)
 
 
 def is_made(settings: EvaluateSettings) -> bool:
     """Whether the two files are there, made of the same; the one in JSON is its own sidecar."""
     out, run = settings.output, find_run(settings.run, settings.checkpoint_dir, settings.step)
-    path, inputs, facts = out / JSON, _inputs(settings, run), {"step": run.step()}
-    is_whole = (out / HTML).exists()
-    return is_whole and bool(made_before(path, settings, inputs=inputs, but=BESIDES, facts=facts, sidecar=path))
+    path, inputs = out / JSON, _inputs(settings, run)
+    if not (out / HTML).exists():
+        return False
+    facts = {"step": run.step(), _PAGE: sha256(out / HTML)}
+    return bool(made_before(path, settings, inputs=inputs, but=BESIDES, facts=facts, sidecar=path))
 
 
 def table(made: Evaluation) -> str:
