@@ -887,3 +887,36 @@ def test_nothing_is_reported_before_the_first_step_where_nothing_is_held_out(fin
     settings = finetuning(val_fraction=0.0)
     finetune(settings)
     assert [line["step"] for line in metrics(run_of(settings))] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_run_that_goes_on_with_another_dataset_says_so(
+    finetuning: Settings, dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = tmp_path / "own.txt"
+    shutil.copy(dataset, own)
+    settings = finetuning(dataset=own, steps=2)
+    finetune(settings)
+    finetune(replace(settings, dataset=dataset, more=1))  # the same titles under another name
+    assert "has not learned from before" not in caplog.text
+    own.write_text("".join(own.read_text(encoding="utf8").splitlines(keepends=True)[40:]), encoding="utf8")
+    finetune(replace(settings, more=1))
+    assert f"run run1: goes on with what it has not learned from before, {own}; titles that were" in caplog.text
+
+
+def test_a_run_killed_behind_its_last_checkpoint_is_finished_by_the_same_command_alone(
+    finetuning: Settings, dataset: Path, tmp_path: Path
+) -> None:
+    own = tmp_path / "own.txt"
+    shutil.copy(dataset, own)
+    settings = finetuning(dataset=own, steps=2, skip_existing=True)
+    finetune(settings)
+    finished = run_of(settings).path / "finetune.meta.json"
+    said = finished.read_bytes()
+    finished.unlink()
+    assert finetune(settings) == 2
+    assert finished.read_bytes() == said
+    finished.unlink()
+    own.write_text(own.read_text(encoding="utf8") * 2, encoding="utf8")
+    with pytest.raises(OutputExists, match="run run1 is finished"):
+        finetune(settings)
+    assert not finished.exists()

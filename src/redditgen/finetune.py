@@ -16,13 +16,13 @@ from redditgen.gpt2.metrics import measured_since_best
 from redditgen.gpt2.places import find_model, model_at
 from redditgen.gpt2.plot import NAME as PLOT
 from redditgen.gpt2.plot import plot
-from redditgen.gpt2.rundir import FINISHED, ModelDir, Weights
+from redditgen.gpt2.rundir import BEGUN, FINISHED, ModelDir, Weights
 from redditgen.locks import alone
 from redditgen.novelty import NAME as INDEX
 from redditgen.novelty import Index
 from redditgen.output import make_folder
 from redditgen.settings import FinetuneSettings
-from redditgen.sidecar import made_before, sidecar_path, write_sidecar
+from redditgen.sidecar import hashes, made_before, sidecar_path, write_sidecar
 
 # Settings that leave the weights as they are.
 _BESIDES = (
@@ -69,7 +69,8 @@ def _claimed(folder: Path) -> Iterator[None]:
             yield
     finally:
         if missing and not (folder / "checkpoint").exists():
-            (folder / INDEX).unlink(missing_ok=True)
+            for path in (folder / INDEX, sidecar_path(folder / BEGUN)):
+                path.unlink(missing_ok=True)
         for place in missing:
             with suppress(OSError):  # of a folder that is not empty
                 place.rmdir()
@@ -80,18 +81,19 @@ def _finetune(settings: FinetuneSettings, run: ModelDir, deadline: float) -> int
     end = start.step + settings.more if settings.more else settings.steps
     is_stalled = start.weights == run and _has_stalled(settings, run)
     if start.step >= end or is_stalled:
-        _refuse_another(settings, run)
+        _finish_or_refuse(settings, run)
         how = "was stopped early" if is_stalled else "is already"
         _log.info("run %s %s at step %d; --more N goes on", settings.run, how, start.step)
         return start.step
     learned = dataset.read(settings, start.mark, start.weights.tokenizer(), start.weights.hparams().n_ctx)
     _remember(learned.titles, settings, run, start)
+    _note_inputs(settings, run, start)
     learned = replace(learned, titles=())
     job = Job(run=run, weights=start.weights, dataset=learned, start=start.step, end=end, deadline=deadline)
     _finished(run).unlink(missing_ok=True)
     step = _ENGINES[settings.engine](settings, job)
     if step >= end or _has_stalled(settings, run):
-        write_sidecar(run.path / FINISHED, settings, inputs=_inputs(settings), written=run.weights(), step=step)
+        _finish(settings, run)
     return step
 
 
@@ -107,22 +109,28 @@ def _inputs(settings: FinetuneSettings) -> list[Path]:
     return [*paths, model_at(Path(settings.restore_from)).weights()] if is_of_another else paths
 
 
-def _is_made(settings: FinetuneSettings, run: ModelDir) -> bool:
-    """Whether the run was finished by the same command, and is as it was left then."""
-    if not (sidecar := _finished(run)).exists():
+def _is_made(settings: FinetuneSettings, run: ModelDir, name: str = FINISHED) -> bool:
+    """Whether the run was finished by the same command, and is as it was left then; or begun, by the name BEGUN."""
+    if not (sidecar := sidecar_path(run.path / name)).exists():
         return False
     inputs = _inputs(settings)
     found = made_before(run.path, settings, inputs=inputs, but=_BESIDES, written=run.weights(), sidecar=sidecar)
     return found is not None
 
 
-def _refuse_another(settings: FinetuneSettings, run: ModelDir) -> None:
-    """Of a finished run that was not to be skipped it was said before what it was made of."""
-    if settings.skip_existing and _finished(run).exists():
+def _finish_or_refuse(settings: FinetuneSettings, run: ModelDir) -> None:
+    """Write the sidecar of a run that was killed just before it; of another one it was said before in what."""
+    if not _finished(run).exists() and _is_made(settings, run, BEGUN):
+        _finish(settings, run)
+    elif settings.skip_existing and any(sidecar_path(run.path / name).exists() for name in (FINISHED, BEGUN)):
         raise OutputExists(
             f"{run.path}: run {settings.run} is finished; --restore-from fresh --overwrite makes it anew, "
             "--more N goes on with it, --run makes another"
         )
+
+
+def _finish(settings: FinetuneSettings, run: ModelDir) -> None:
+    write_sidecar(run.path / FINISHED, settings, inputs=_inputs(settings), written=run.weights(), step=run.step())
 
 
 def _remember(titles: Iterable[str], settings: FinetuneSettings, run: ModelDir, start: _Start) -> None:
@@ -134,6 +142,19 @@ def _remember(titles: Iterable[str], settings: FinetuneSettings, run: ModelDir, 
         (run.path / INDEX).unlink(missing_ok=True)
     elif not (index is before and start.weights.path == run.path):
         index.save(run.path)
+
+
+def _note_inputs(settings: FinetuneSettings, run: ModelDir, start: _Start) -> None:
+    """Note what the run learns from now, and say so where it is going on and that is another than before."""
+    noted = sidecar_path(run.path / BEGUN)
+    before = hashes(noted)
+    write_sidecar(run.path / BEGUN, settings, inputs=_inputs(settings))
+    other = [name for name, found in hashes(noted).items() if found not in before.values()]
+    if start.weights == run and before and other:
+        _log.warning(
+            "run %s: goes on with what it has not learned from before, %s; "
+            "titles that were held out may now be learned", settings.run, ", ".join(other),
+        )  # fmt: skip
 
 
 def _has_stalled(settings: FinetuneSettings, run: ModelDir) -> bool:

@@ -41,6 +41,12 @@ def write_sidecar(
         temporary.write_text(json.dumps(content, indent=2, default=str, ensure_ascii=False) + "\n", encoding="utf8")
 
 
+def hashes(path: Path) -> dict[str, str]:
+    """Those of the inputs, by their names, that a sidecar tells; none where there is no sidecar."""
+    found = _read(path).get("inputs")
+    return found if isinstance(found, dict) else {}
+
+
 def made_before(
     path: Path,
     settings: Any,

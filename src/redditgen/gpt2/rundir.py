@@ -37,6 +37,7 @@ _LEFT = re.compile(r"\.(?!ctranslate2-).+\.\d+\.tmp")  # by a process that was k
 FINISHED = "finetune"  # beside this name lies the sidecar of a finished run
 _STEP = re.compile("[0-9]{1,18}")
 _BYTES = 1 << 24  # of `checkpoint`, which has a line for each that is kept
+BEGUN = "begun"  # and beside this one that of the command that has begun last
 _LATEST = re.compile(r'^model_checkpoint_path: "(.+)"$', re.MULTILINE)
 
 
