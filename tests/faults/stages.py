@@ -54,6 +54,8 @@ class Stage:
     same: Callable[[Content], Content] = as_it_is
     whole: Callable[[Path], bool] | None = None
     """Whether an unfinished output is one to go on with; None where outputs are there whole or not at all."""
+    keeps: tuple[str, ...] = ()
+    """What is said where what was made of other inputs is kept; else the command begins anew."""
 
 
 _RUN = tuple(
@@ -87,6 +89,7 @@ STAGES = {
         reads=("data/records.txt", "models/tiny/encoder.json", "models/tiny/model.ckpt.index"),
         same=as_learned,
         whole=is_readable,
+        keeps=("goes on with what it has not learned from before, data/records.txt", "data/records.txt has changed"),
     ),
     "generate": Stage(
         command="generate --run trained -n 60 --seed 1 --batch-size 2 --no-unique --no-novel --no-sfw "
