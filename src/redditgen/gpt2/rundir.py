@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 BEST = "best"  # for the number of a step
 _LEFT = re.compile(r"\.(?!ctranslate2-).+\.\d+\.tmp")  # by a process that was killed while it wrote a file of a run
 FINISHED = "finetune"  # beside this name lies the sidecar of a finished run
+BEGUN = "begun"  # and beside this one that of the command that has begun last
 _STEP = re.compile("[0-9]{1,18}")
 _BYTES = 1 << 24  # of `checkpoint`, which has a line for each that is kept
-BEGUN = "begun"  # and beside this one that of the command that has begun last
 _LATEST = re.compile(r'^model_checkpoint_path: "(.+)"$', re.MULTILINE)
 
 
