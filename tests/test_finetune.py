@@ -53,8 +53,8 @@ def test_a_run_holds_the_files_of_gpt_2_simple_and_a_few_of_ours(finetuning: Set
     assert finetune(settings) == 6
     run = run_of(settings)
     assert sorted(name for name in content(run.path) if not name.startswith("events.out.tfevents.")) == [
-        "checkpoint", "counter", "encoder.json", "finetune.meta.json", "hparams.json", "metrics.jsonl",
-        "model-6.data-00000-of-00001", "model-6.index", "optimizer-6.safetensors", "redditgen.json",
+        "begun.meta.json", "checkpoint", "counter", "encoder.json", "finetune.meta.json", "hparams.json",
+        "metrics.jsonl", "model-6.data-00000-of-00001", "model-6.index", "optimizer-6.safetensors", "redditgen.json",
         "training_titles.npz", "vocab.bpe",
     ]  # fmt: skip
     assert (run.path / "checkpoint").read_text(encoding="utf8").startswith('model_checkpoint_path: "model-6"\n')

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from redditgen import dataset
@@ -69,8 +70,7 @@ def _claimed(folder: Path) -> Iterator[None]:
             yield
     finally:
         if missing and not (folder / "checkpoint").exists():
-            for path in (folder / INDEX, sidecar_path(folder / BEGUN)):
-                path.unlink(missing_ok=True)
+            (folder / INDEX).unlink(missing_ok=True)
         for place in missing:
             with suppress(OSError):  # of a folder that is not empty
                 place.rmdir()
@@ -87,10 +87,11 @@ def _finetune(settings: FinetuneSettings, run: ModelDir, deadline: float) -> int
         return start.step
     learned = dataset.read(settings, start.mark, start.weights.tokenizer(), start.weights.hparams().n_ctx)
     _remember(learned.titles, settings, run, start)
-    _note_inputs(settings, run, start)
     learned = replace(learned, titles=())
-    job = Job(run=run, weights=start.weights, dataset=learned, start=start.step, end=end, deadline=deadline)
-    _finished(run).unlink(missing_ok=True)
+    job = Job(
+        run=run, weights=start.weights, dataset=learned, start=start.step, end=end, deadline=deadline,
+        begun=partial(_note_beginning, settings, run, start),
+    )  # fmt: skip
     step = _ENGINES[settings.engine](settings, job)
     if step >= end or _has_stalled(settings, run):
         _finish(settings, run)
@@ -144,8 +145,9 @@ def _remember(titles: Iterable[str], settings: FinetuneSettings, run: ModelDir, 
         index.save(run.path)
 
 
-def _note_inputs(settings: FinetuneSettings, run: ModelDir, start: _Start) -> None:
+def _note_beginning(settings: FinetuneSettings, run: ModelDir, start: _Start) -> None:
     """Note what the run learns from now, and say so where it is going on and that is another than before."""
+    _finished(run).unlink(missing_ok=True)
     noted = sidecar_path(run.path / BEGUN)
     before = hashes(noted)
     write_sidecar(run.path / BEGUN, settings, inputs=_inputs(settings))

@@ -31,6 +31,8 @@ class Job:
     end: int
     deadline: float = math.inf
     """On the clock of time.monotonic, when to save and end before the last step."""
+    begun: Callable[[], None] = lambda: None
+    """To be called as soon as the run is not what it was: until then it may all come to nothing."""
 
 
 def interrupted_at(step: int, job: Job, settings: FinetuneSettings) -> Interrupted:

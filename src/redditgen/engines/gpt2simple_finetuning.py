@@ -138,6 +138,7 @@ class Finetuning:
         if not self.job.start:
             run.clear()
         run.start(self.job.weights, self.mark)
+        self.job.begun()
         self.metrics.cut(self.job.start)
         for report in self.before:
             self.metrics.add(report)

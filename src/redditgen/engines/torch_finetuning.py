@@ -96,6 +96,7 @@ class Finetuning:
         if not start:
             run.clear()
         run.start(self.job.weights, self.data.mark)
+        self.job.begun()
         run.metrics.cut(start)
         bar = self.progress(run.path.name, unit="steps", total=end, done=start)
         with bar as progress, Events(run.path, start) as events:
