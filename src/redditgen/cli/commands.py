@@ -121,6 +121,7 @@ def _parameter(field: "dataclasses.Field[Any]", hint: Any, callback: Callable[..
         metavar=field.name.upper() if positional else None,
         callback=callback,
         is_eager=callback is not None,
+        readable=False,  # no check of typer's: a file that can't be read is no wrong usage, and is said by its reader
     )
     kind: Any = list[str] if hint == tuple[str, ...] else hint
     default = list(field.default) if isinstance(field.default, tuple) else field.default
