@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from redditgen.errors import InputError
-from redditgen.output import refuse_unwritable, whole, whole_folder, writing
+from redditgen.output import refuse_unwritable, sha256, whole, whole_folder, writing
 
 Whole = Callable[[Path], AbstractContextManager[Path]]
 
@@ -106,3 +106,9 @@ def test_what_a_killed_process_left_is_deleted_and_what_another_is_writing_is_no
     with whole(tmp_path / "x.csv") as temporary:
         temporary.write_text("new")
     assert set(tmp_path.iterdir()) == {tmp_path / "x.csv", *others}
+
+
+def test_what_can_not_be_read_has_no_hash(tmp_path: Path) -> None:
+    for path, why in ((tmp_path, "Is a directory"), (tmp_path / "absent", "No such file or directory")):
+        with pytest.raises(InputError, match=rf"^{path}: can't be read: {why}; check the path and who may use it$"):
+            sha256(path)
