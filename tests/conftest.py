@@ -107,6 +107,14 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def hangup() -> Iterator[None]:
+    """SIGHUP is heard, also where the tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.fixture
 def dynamic(dataset: Path, tmp_path: Path) -> Path:
     """The titles of the dataset as encode --dynamic writes them."""
     lines = {

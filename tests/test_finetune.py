@@ -190,7 +190,9 @@ def interrupted_at(step: int, settings: FinetuneSettings, number: signal.Signals
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_what_an_interruption_says_to_be_saved_is_saved(finetuning: Settings, number: signal.Signals) -> None:
+def test_what_an_interruption_says_to_be_saved_is_saved(
+    finetuning: Settings, hangup: None, number: signal.Signals
+) -> None:
     settings, handler_before = finetuning(save_every=0), signal.getsignal(number)
     with pytest.raises(Interrupted, match=r"saved at step \d") as raised:
         interrupted_at(3, settings, number)

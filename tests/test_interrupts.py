@@ -17,7 +17,7 @@ def send(number: signal.Signals) -> None:
 
 
 @pytest.mark.parametrize("number", ENDINGS)
-def test_a_signal_is_a_question_between_two_steps(number: signal.Signals) -> None:
+def test_a_signal_is_a_question_between_two_steps(hangup: None, number: signal.Signals) -> None:
     before = signal.getsignal(number)
     with held_back() as interrupted:
         assert not interrupted()
@@ -27,7 +27,7 @@ def test_a_signal_is_a_question_between_two_steps(number: signal.Signals) -> Non
 
 
 @pytest.mark.parametrize("number", ENDINGS)
-def test_every_signal_ends_like_ctrl_c(number: signal.Signals) -> None:
+def test_every_signal_ends_like_ctrl_c(hangup: None, number: signal.Signals) -> None:
     before = signal.getsignal(number)
     with pytest.raises(KeyboardInterrupt), ended_like_ctrl_c():
         send(number)
