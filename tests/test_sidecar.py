@@ -52,6 +52,14 @@ def test_an_output_of_the_same_is_known_again(output: Path, caplog: pytest.LogCa
     assert caplog.messages == [f"{output}: is there already, made of the same; skipped"]
 
 
+def test_an_input_may_have_a_name_that_is_no_utf8(output: Path) -> None:
+    path = output.parent / "L\udcc3.txt"
+    path.write_text("in")
+    asked = settings(output.parent, dataset=path)
+    write_sidecar(output, asked, inputs=[path], written=output)
+    assert made_before(output, asked, inputs=[path], but=()) is not None
+
+
 def replaced(before: str, after: str) -> Change:
     def change(output: Path) -> None:
         text = sidecar_path(output).read_text()

@@ -38,7 +38,9 @@ def write_sidecar(
         **facts,
     }
     with whole(sidecar_path(path)) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, default=str, ensure_ascii=False) + "\n", encoding="utf8")
+        text = json.dumps(content, indent=2, default=str, ensure_ascii=False) + "\n"
+        # A name that is no UTF-8 comes as halves of surrogate pairs, which JSON can hold as it escapes them.
+        temporary.write_text(text, encoding="utf8", errors="backslashreplace")
 
 
 def hashes(path: Path) -> dict[str, str]:
