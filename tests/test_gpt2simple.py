@@ -117,7 +117,7 @@ def test_a_run_holds_the_files_of_gpt_2_simple_and_ours(whole: Whole) -> None:
     assert names == sorted(
         [events, "checkpoint", "counter", "encoder.json", LOG, "hparams.json", "metrics.jsonl", "redditgen.json"]
         + [f"model-{step}.{end}" for step in (4, 6) for end in ("data-00000-of-00001", "index", "meta")]
-        + ["training_titles.npz", "vocab.bpe"]
+        + ["begun.meta.json", "finetune.meta.json", "training_titles.npz", "vocab.bpe"]
     )
     assert (whole.run.path / "counter").read_text(encoding="utf8") == "6\n"
     assert (whole.run.path / "checkpoint").read_text(encoding="utf8").startswith('model_checkpoint_path: "model-6"\n')
