@@ -77,10 +77,9 @@ class RayWriter(Worker[Block, list[str]]):
 
     def load(self) -> None:
         task, weights = self._task, self._task.weights
-        try:
-            found = sha256(weights)
-        except OSError as error:
-            raise InputError(f"{weights}: {error.strerror}; all nodes must share the folder of the run") from error
+        if not weights.exists():
+            raise InputError(f"{weights}: No such file or directory; all nodes must share the folder of the run")
+        found = sha256(weights)
         if found != task.weights_sha256:
             raise InputError(f"{weights}: is another one than here; all nodes must share the folder of the run")
         self._sampler = Sampler(task.run, task.precision)
