@@ -11,7 +11,8 @@ from conftest import Generating, Scripted
 
 from redditgen.errors import InputError, MissingError, UsageError
 from redditgen.generate import Prompt, generate, titles, write
-from redditgen.generate.drawing import BLOCKS_A_WINDOW
+from redditgen.generate.drawing import BLOCKS_A_WINDOW, Piece
+from redditgen.generate.prompts import Ask
 from redditgen.gpt2.rundir import ModelDir
 from redditgen.keyword_hits import Hits
 from redditgen.markup import END, START
@@ -107,6 +108,22 @@ def test_of_each_row_its_own_keywords_are_required(generating: Generating, engin
         ("", "A sofa"),
         ("sofa", "The sofa"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "written", "drawn", "texts"),
+    [
+        (10, 0, 0, 10),
+        (10, 4, 5, 6 * 6 / 5),  # by the share of so few texts there may be fewer or more
+        (1000, 900, 1000, 100 / 0.9 + 2 * (100 * 0.1) ** 0.5 / 0.9),
+        (1000, 1000, 1000, 0),
+    ],
+)
+def test_missing_titles_are_drawn_for_so_often_that_another_round_is_rare(
+    wanted: int, written: int, drawn: int, texts: float
+) -> None:
+    piece = Piece(Ask(Prompt(), wanted), 0, wanted, written=written, drawn=drawn)
+    assert piece.to_draw(200) == pytest.approx(texts, abs=1)
 
 
 def test_an_impossible_keyword_is_given_up_when_the_tries_are_spent(

@@ -158,20 +158,25 @@ def test_blocks_are_made_side_by_side_as_cores_and_memory_allow(
     """And none begins that nobody asks for any more."""
     monkeypatch.setattr("os.cpu_count", lambda: cores)
     monkeypatch.setattr("redditgen.gpt2.sampling.free_of_machine", lambda: free)
-    are_there, begun = threading.Barrier(at_once), list[int]()
+    are_there, begun, running, most = threading.Barrier(at_once), list[int](), set[int](), 0
 
     def continued(self: Sampler, prompts: list[str], how: Sampling, seed: int) -> list[str]:
+        nonlocal most
         begun.append(seed)
+        running.add(seed)
+        most = max(most, len(running))
         if len(begun) <= at_once:
             are_there.wait(timeout=60)  # until so many have begun
         else:
             time.sleep(0.05)
+        running.remove(seed)
         return prompts
 
     monkeypatch.setattr(Sampler, "continued", continued)
     with closing(Sampler(compact).blocks(["a"] * 100, 1, DRAWN, seed=5)) as texts:
         assert next(texts) == "a"
-    assert at_once <= len(begun) < 100
+    assert most == at_once
+    assert len(begun) < 100
 
 
 def test_what_fills_no_block_is_cut_for_the_cores_that_have_nothing_to_do(compact: ModelDir) -> None:

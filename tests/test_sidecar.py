@@ -75,6 +75,8 @@ def replaced(before: str, after: str) -> Change:
         (lambda output: sidecar_path(output).unlink(), "no sidecar says what it was made of"),
         (lambda output: sidecar_path(output).write_text("{"), "no sidecar says what it was made of"),
         (lambda output: sidecar_path(output).write_text("[]"), "no sidecar says what it was made of"),
+        (replaced('"settings": {', '"settings": [], "other": {'), "no sidecar says what it was made of"),
+        (lambda output: sidecar_path(output).write_text("[" * 100_000), "no sidecar says what it was made of"),
         (lambda output: output.write_text("OUT"), "it has changed since it was made"),
         (lambda output: (output.parent / "in.txt").write_text("IN"), "{folder}/in.txt has changed"),
         (replaced('"redditgen": "', '"redditgen": "9.'), 'redditgen was "9.'),

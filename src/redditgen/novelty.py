@@ -120,7 +120,7 @@ class Index:
         return next(self.similar_of([title], threshold))
 
     def similar_of(self, titles: Sequence[str], threshold: float = THRESHOLD) -> Iterator[Match | None]:
-        """The same for each of some titles, whose keys are made together, which takes a tenth of the time."""
+        """The same for each of some titles, whose keys are made together, which is faster."""
         texts = [normalised(title) for title in titles]
         hashed = iter(keys([text for text in texts if text]).T if any(texts) else ())
         yield from (self._similar(text, next(hashed), threshold) if text else None for text in texts)

@@ -12,10 +12,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from redditgen import __version__
+from redditgen import __version__, untrusted
 from redditgen.options import flag
 from redditgen.output import sha256, whole
 
+_BYTES = 1 << 24  # of a sidecar
 BESIDES = ("out", "overwrite", "skip_existing")  # settings that leave an output as it is
 
 _log = logging.getLogger(__name__)
@@ -45,8 +46,8 @@ def write_sidecar(
 
 def hashes(path: Path) -> dict[str, str]:
     """Those of the inputs, by their names, that a sidecar tells; none where there is no sidecar."""
-    found = _read(path).get("inputs")
-    return found if isinstance(found, dict) else {}
+    found: dict[str, str] = _read(path).get("inputs", {})
+    return found
 
 
 def made_before(
@@ -86,16 +87,17 @@ def _made_of(settings: Any, inputs: Iterable[Path]) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_bytes())
+        found = untrusted.json_value(path, _BYTES)
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    is_whole = isinstance(found, dict) and all(isinstance(found.get(name), dict) for name in ("settings", "inputs"))
+    return found if is_whole else {}
 
 
 def _difference(
     found: Mapping[str, Any], wanted: Mapping[str, Any], settings: Any, but: Collection[str], written: Path
 ) -> str | None:
-    if not {"redditgen", "settings", "inputs"} <= found.keys():
+    if not found:
         return "no sidecar says what it was made of"
     if difference := next(_differences(found, json.loads(json.dumps(wanted, default=str)), settings, but), None):
         return difference

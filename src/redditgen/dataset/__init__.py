@@ -73,7 +73,7 @@ def held_out(settings: FinetuneSettings, mark: Mark, tokenizer: Tokenizer) -> li
         for path in paths:
             if not has_records(path, tokenizer):
                 raise InputError(f"{path}: holds no record to measure on; {MADE_BY}")
-        for _ in parts.kept(counted(_all_of(paths, tokenizer), f"reading {settings.dataset}", unit="records")):
+        for _ in parts.kept(counted(_records(paths, tokenizer), f"reading {settings.dataset}", unit="records")):
             pass
     return parts.held_out
 
@@ -108,7 +108,7 @@ def _of_records(
     settings: FinetuneSettings, paths: list[Path], mark: Mark, tokenizer: Tokenizer, context: int
 ) -> Dataset:
     parts = _Parts(settings, mark, tokenizer)
-    kept = parts.kept(counted(_all_of(paths, tokenizer), f"reading {settings.dataset}", unit="records"))
+    kept = parts.kept(counted(_records(paths, tokenizer), f"reading {settings.dataset}", unit="records"))
     train: Examples | DynamicExamples
     if any(map(is_dynamic, paths)):
         records = tuple(kept)
@@ -122,7 +122,7 @@ def _of_records(
     return Dataset(train, held_out, parts.mark(), parts.titles)
 
 
-def _all_of(paths: list[Path], tokenizer: Tokenizer) -> Iterator[Record]:
+def _records(paths: list[Path], tokenizer: Tokenizer) -> Iterator[Record]:
     return (record for path in paths for record in records_of(path, tokenizer))
 
 

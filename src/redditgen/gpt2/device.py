@@ -94,8 +94,8 @@ def give_back_what_is_freed() -> None:
         mallopt(_M_MMAP_THRESHOLD, _LARGE)
 
 
-def give_back_what_was_freed() -> None:
-    """Have glibc return to the system what it keeps of threads that have ended, which would add up over many."""
+def trim_heap() -> None:
+    """Have glibc return to the system what threads that have ended left free, which adds up over many."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim:
         trim(0)

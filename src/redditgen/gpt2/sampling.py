@@ -15,7 +15,7 @@ from threading import Lock
 from typing import Any
 
 from redditgen.gpt2.ctranslate2_model import FLOAT32, INT8, built
-from redditgen.gpt2.device import free_of_machine, give_back_what_was_freed
+from redditgen.gpt2.device import free_of_machine, trim_heap
 from redditgen.gpt2.examples import longest_prompt, prompt_ids
 from redditgen.gpt2.mark import COMPACT
 from redditgen.gpt2.rundir import ModelDir
@@ -24,7 +24,7 @@ from redditgen.markup import END
 
 AUTO = "auto"
 
-_ROWS_MAX, _ROWS_MIN = 128, 16  # of a block: more are no faster, fewer twice as slow
+_ROWS_MAX, _ROWS_MIN = 128, 16  # of a block: more are no faster, and few are slow
 _CACHE = 2**30  # bytes that the keys and values of a block may take
 _SEEDING = Lock()  # CTranslate2 has one seed for the whole process
 
@@ -78,7 +78,7 @@ class Sampler:
             yield from in_order(blocks, pool.map(texts, blocks))
         finally:
             pool.shutdown(cancel_futures=True)
-            give_back_what_was_freed()
+            trim_heap()
 
     def _at_once(self, size: int, how: Sampling) -> int:
         """How many blocks are made side by side: one a core, if the memory has room for them."""
@@ -119,8 +119,7 @@ class Sampler:
     def _generator(self, seed: int) -> Any:
         """CTranslate2's Generator, with a thread of its own, which reads the seed when it draws first.
 
-        A second thread for each product of matrices costs more than it gives: two cores write 2.6 times the titles of
-        mini, and 1.3 times those of 124M, with a block each.
+        Cores write more with a block each than with a share of each product of matrices.
         """
         import ctranslate2
 
