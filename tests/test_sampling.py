@@ -133,8 +133,8 @@ def test_prompts_of_like_length_are_sampled_together_in_blocks_with_seeds_of_the
     tokens = [len(ids) for ids in prompt_ids(prompts[:3], compact.tokenizer(), COMPACT)]
     assert sorted(tokens) == [tokens[1], tokens[2], tokens[0]]
     by_length = [1, 4, 7, 2, 5, 8, 0, 3, 6]
-    for block, start in enumerate((0, 4, 8)):
-        rows = by_length[start : start + 4]
+    for block, start in enumerate((0, 3, 6)):
+        rows = by_length[start : start + 3]
         wanted = list(sampler.continued([prompts[row] for row in rows], DRAWN, block_seed(5, block)))
         assert [texts[row] for row in rows] == wanted
     assert list(sampler.blocks([], 4, DRAWN, seed=5)) == []
@@ -179,10 +179,14 @@ def test_blocks_are_made_side_by_side_as_cores_and_memory_allow(
     assert len(begun) < 100
 
 
-def test_what_fills_no_block_is_cut_for_the_cores_that_have_nothing_to_do(compact: ModelDir) -> None:
+def test_blocks_are_about_equal_and_no_core_waits_for_another_if_they_are_not_too_small(compact: ModelDir) -> None:
     sampler = Sampler(compact)
-    sizes = {rows: [len(block.prompts) for block in sampler.cut(["a"] * rows, 128, 1)] for rows in (0, 10, 50, 300)}
-    assert sizes == {0: [], 10: [10], 50: [16, 17, 17], 300: [128, 128, 22, 22]}
+    numbers = (0, 1, 10, 50, 300, 513, 1000)
+    sizes = {rows: [len(block.prompts) for block in sampler.cut(["a"] * rows, 128, 1)] for rows in numbers}
+    assert sizes == {
+        0: [], 1: [1], 10: [10], 50: [16, 17, 17], 300: [75] * 4, 513: [64] * 7 + [65], 1000: [125] * 8,
+    }  # fmt: skip
+    assert [len(block.prompts) for block in sampler.cut(["a"] * 5, 1, 1)] == [1] * 5
 
 
 def test_a_block_is_as_large_as_a_models_cache_allows() -> None:

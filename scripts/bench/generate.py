@@ -7,9 +7,11 @@
 All have the same weights, each in a process of its own, on the CPU with all its cores, top_k 40 and temperature 0.7, at
 most 100 tokens a title: gpt-2-simple with the report's call, batches of 10; transformers' `generate` on an export, in
 batches of 10 and of 64; its continuous batching; and `redditgen generate` as a user calls it: to a file, the same with
-no filter on, to a pipe, and to a file before the run's CTranslate2 model is made. Where a run has compact record
-tokens, gpt-2-simple begins without a prefix, with the end token that begins such records. Where it has literal ones
-transformers gets the end token as a stop string, and its continuous batching, which has none, always writes on.
+no filter on, to a pipe, and to a file before the run's CTranslate2 model is made. Where a run learned titles alone, the
+others go on from a record of its commonest category, up to the title, where redditgen draws a category for each.
+gpt-2-simple begins with the end token or with a prefix: where a run has compact record tokens it gets the latter if the
+run learned titles alone. Where it has literal ones transformers gets the end token as a stop string, and its continuous
+batching, which has none, always writes on.
 
 Of gpt-2-simple no more than 100 titles are made at once, and of transformers --transformers-most; what stands beside a
 larger n is the line through the runs at 10 and at that many, marked with ~. gpt-2-simple's tokens are all that it
@@ -142,6 +144,7 @@ class Setting:
     folder: Path
     run: str
     opening: str
+    prefix: str  # the same for gpt-2-simple
     is_compact: bool
     python: Path | None
 
@@ -225,7 +228,7 @@ def sampling(setting: Setting, batch: int) -> list[str]:
 
 
 def upstream(setting: Setting, n: int, length: int) -> Command:
-    prefix = "" if setting.is_compact else START
+    prefix = setting.prefix
     options = [setting.run, str(n), str(length), prefix, *sampling(setting, BATCH)]
     return [setting.python or "", "-W", "ignore", "-c", RUN_UPSTREAM, *options]
 
@@ -271,7 +274,10 @@ def prepare(options: argparse.Namespace, folder: Path, python: Path | None) -> S
     if done.returncode:
         sys.exit(done.stderr.strip().rpartition("\n")[2])
     mark = ModelDir(place).mark()
-    return Setting(folder, name, mark.opening(), mark.record_tokens == COMPACT, python)
+    opening = mark.opening(max(mark.categories, key=lambda name: mark.categories[name], default=None))
+    is_compact = mark.record_tokens == COMPACT
+    behind_end = "" if mark.begins_records else opening.removeprefix(START)
+    return Setting(folder, name, opening, behind_end if is_compact else opening, is_compact, python)
 
 
 # --- One process ---
@@ -396,19 +402,23 @@ def texts_of(peer: Peer, setting: Setting, lines: Sequence[str], n: int) -> Iter
     elif peer.out:
         rows = map(json.loads, (setting.folder / peer.out).read_text(encoding="utf8").splitlines())
         is_marked = setting.model.mark().sections != ()
-        records = [Record(row["category"], row["keywords"], row["title"], marked=is_marked) for row in rows]
-        for tokens in tokens_behind(setting, records):
+        texts = [
+            (row["prompt"], Record(row["category"], row["keywords"], row["title"], marked=is_marked)) for row in rows
+        ]
+        for tokens in tokens_behind(setting, texts):
             yield Text("", True, tokens)
     else:
         yield from (Text(**json.loads(line)) for line in lines if is_title(line))
 
 
-def tokens_behind(setting: Setting, records: Sequence[Record]) -> list[int]:
-    """The tokens of records behind the prompt, up to and with the end token."""
+def tokens_behind(setting: Setting, texts: Sequence[tuple[str, Record]]) -> list[int]:
+    """The tokens of records behind their prompts, up to and with the end token."""
     model, kind = setting.model, setting.model.mark().record_tokens
-    lengths = examples(records, model.tokenizer(), kind, model.hparams().n_ctx).sequences.lengths
-    [opening] = prompt_ids([setting.opening], model.tokenizer(), kind)
-    return [int(length) - len(opening) for length in lengths]
+    prompts = prompt_ids([prompt for prompt, _ in texts], model.tokenizer(), kind)
+    lengths = examples(
+        [record for _, record in texts], model.tokenizer(), kind, model.hparams().n_ctx
+    ).sequences.lengths
+    return [int(length) - len(prompt) for length, prompt in zip(lengths, prompts, strict=True)]
 
 
 def tokens_of_titles(peer: Peer, setting: Setting, texts: Sequence[Text]) -> int:

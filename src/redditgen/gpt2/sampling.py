@@ -86,10 +86,9 @@ class Sampler:
         return max(1, min(os.cpu_count() or 1, free_of_machine() // each))
 
     def cut(self, prompts: Sequence[str], size: int, seed: int) -> list[Block]:
-        """Blocks of `size` prompts of like length, in the order in which `in_order` needs them.
+        """Blocks of at most `size` prompts of like length, in the order in which `in_order` needs them.
 
-        Rows of one length begin to write at once, where a shorter one would wait until the longest has been read. What
-        fills no block is cut into a few, so that it does not keep one core busy and the others waiting.
+        Rows of one length begin to write at once, where a shorter one would wait until the longest has been read.
         """
         lengths = list(map(len, prompt_ids(list(prompts), self._tokenizer, self._record_tokens)))
         order = iter(sorted(range(len(prompts)), key=lengths.__getitem__))
@@ -149,10 +148,10 @@ class Sampler:
 
 
 def _sizes(rows: int, size: int) -> list[int]:
-    """Of the blocks that some rows are cut into: whole ones, and up to four of what is left over."""
-    whole, rest = divmod(rows, size)
-    pieces = max(1, min(4, rest // _ROWS_MIN))
-    return [size] * whole + [(rest + piece) // pieces for piece in range(pieces) if rest]
+    """Of the blocks that some rows are cut into: about equal, and as many as keep four cores busy, if not too small."""
+    least = -(-rows // size)
+    blocks = max(least, min(-(-least // 4) * 4, rows // _ROWS_MIN))
+    return [(rows + block) // blocks for block in range(blocks)]
 
 
 def in_order(blocks: Sequence[Block], made: Iterable[Iterable[str]]) -> Iterator[str]:
