@@ -93,13 +93,14 @@ def test_killed_at_random_moments_it_ends_with_what_one_left_alone_ends_with(tmp
     began = time.monotonic()
     ended(tmp_path / "alone", "overnight", settings)
     whole, rng = time.monotonic() - began, random.Random(0)
-    killed, kills = tmp_path / "killed", 0
+    kills, nights = 0, 0
     while kills < int(os.environ.get("REDDITGEN_KILLS", "3")):
+        killed = tmp_path / f"killed-{nights}"
         process = start(killed, "overnight", settings)
         try:
-            process.wait(rng.uniform(0, whole))
-            (killed / "data").rename(tmp_path / f"data-{kills}")  # it was faster, and begins anew
-            (killed / "checkpoint").rename(tmp_path / f"checkpoint-{kills}")
+            assert process.wait(rng.uniform(0, whole)) == 0
+            assert dict(made(killed)) == dict(made(tmp_path / "alone"))
+            nights += 1  # the next one begins anew
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
