@@ -1,6 +1,7 @@
 """Locks on folders: who holds one, and that none outlives its holder."""
 
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -9,9 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from conftest import Redditgen
 
 from redditgen.errors import RedditgenError
-from redditgen.locks import alone
+from redditgen.locks import alone, writing_alone
 
 HOLD = """
 import sys
@@ -22,6 +24,15 @@ with alone(Path(sys.argv[1]), "holding it"):
     sys.stdin.read()
     Path(sys.argv[1], "done").touch()
 """
+
+# A command that writes each kind of output, and its first file or its folder.
+COMMANDS = {
+    "fetch --from sample --overwrite --out new/titles.csv": "new/titles.csv",
+    "decode DATASET --overwrite --out new/titles.jsonl": "new/titles.jsonl",
+    "tokenize DATASET --model tiny --model-dir MODELS --overwrite --out new/tokens.npz": "new/tokens.npz",
+    "evaluate --run trained --checkpoint-dir RUNS --against DATASET -n 5 --overwrite --out new": "new/evaluation.json",
+    "export --run trained --checkpoint-dir RUNS --overwrite --out new/exported": "new/exported",
+}
 
 
 @contextmanager
@@ -71,3 +82,62 @@ def test_one_may_wait_for_another(tmp_path: Path, caplog: pytest.LogCaptureFixtu
                 assert (tmp_path / "done").exists()
     [said] = caplog.messages
     assert said.endswith(" is at it; waiting until it is done")
+
+
+def test_a_lock_of_a_folder_that_its_last_holder_deleted_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opened when the folder was still there, and locked when it no longer was."""
+    opened = os.open
+
+    def open_and_delete(path: Path, flags: int) -> int:
+        handle = opened(path, flags)
+        path.rmdir()
+        return handle
+
+    monkeypatch.setattr(os, "open", open_and_delete)
+    (tmp_path / "folder").mkdir()
+    for _ in ("deleted after it was opened", "and before"):
+        with pytest.raises(RedditgenError) as raised, alone(tmp_path / "folder", "at it"):
+            pass
+        assert str(raised.value) == f"{tmp_path}/folder: another redditgen is at it; wait until it ends"
+
+
+def test_an_output_is_written_by_one_process_that_leaves_only_what_it_made(tmp_path: Path) -> None:
+    out = tmp_path / "a/b/out"
+    with writing_alone(out), pytest.raises(RedditgenError) as raised, writing_alone(out):
+        pass
+    assert str(raised.value).endswith(f" is writing {out}; wait until it ends")
+    assert list(tmp_path.iterdir()) == []
+    with writing_alone(out):
+        out.touch()
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["out"]
+    assert list(out.parent.iterdir()) == [out]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_leaves_an_output_alone_that_another_process_writes(
+    command: str, dataset: Path, model_dir: Path, checkpoint_dir: Path, tmp_path: Path, redditgen: Redditgen
+) -> None:
+    named = {"DATASET": dataset, "MODELS": model_dir, "RUNS": checkpoint_dir}
+    words = [named.get(word, word) for word in command.split()]
+    out = tmp_path / COMMANDS[command]
+    folder = out.with_name(f".{out.name}.partial")
+    folder.mkdir(parents=True)
+    with holder(folder) as process:
+        ended = redditgen(*words)
+        assert list(out.parent.iterdir()) == [folder]
+    said = f"is writing {COMMANDS[command]}; wait until it ends"
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.splitlines()[-1].endswith(said)
+    assert sys.platform != "linux" or f"(process {process.pid})" in ended.stderr
+    # What a kill leaves is nobody's.
+    (folder / "done").unlink()
+    assert redditgen(*words).returncode == 0
+    assert out.exists()
+    assert not folder.exists()
+    # The same where there is nothing to do.
+    folder.mkdir()
+    again = redditgen(*words, "--skip-existing")
+    assert (again.returncode, "skipped" in again.stderr) == (0, True)
+    assert not folder.exists()

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from redditgen.errors import InputError, OutputExists, RedditgenError
-from redditgen.partial import Partial, delete_left, partial
+from redditgen.locks import delete_left
+from redditgen.partial import Partial, partial
 
 MADE_OF = {"seed": 1, "input": "abc"}
 

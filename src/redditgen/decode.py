@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from redditgen.errors import InputError, UsageError
+from redditgen.locks import writing_alone
 from redditgen.output import refuse_existing, whole
 from redditgen.progress import counted
 from redditgen.records import records
@@ -23,16 +24,17 @@ def decode(settings: DecodeSettings) -> dict[str, int]:
     inputs = [settings.input]
     if settings.skip_existing and (before := made_before(settings.out, settings, inputs=inputs, but=BESIDES)):
         return dict(before["counts"])
-    refuse_existing(settings.out, settings.overwrite)
     counts: Counter[str] = Counter()
-    with whole(settings.out) as temporary:
-        counts["rows"] = write_rows(
-            temporary,
-            counted(_rows(settings, counts), str(settings.out), unit="rows"),
-            settings.names,
-            suffix=settings.out.suffix,
-        )
-        write_sidecar(settings.out, settings, inputs=inputs, written=temporary, counts=counts)
+    with writing_alone(settings.out):
+        refuse_existing(settings.out, settings.overwrite)
+        with whole(settings.out) as temporary:
+            counts["rows"] = write_rows(
+                temporary,
+                counted(_rows(settings, counts), str(settings.out), unit="rows"),
+                settings.names,
+                suffix=settings.out.suffix,
+            )
+            write_sidecar(settings.out, settings, inputs=inputs, written=temporary, counts=counts)
     unfinished = f" and {counts['partial']} unfinished ones" if counts["partial"] else ""
     _log.info("%s: %d rows of %d records%s", settings.out, counts["rows"], counts["records"], unfinished)
     return dict(counts)

@@ -23,6 +23,7 @@ from redditgen.gpt2.places import find_model, find_run
 from redditgen.gpt2.rundir import ModelDir
 from redditgen.gpt2.tokenizer import Tokenizer
 from redditgen.gpt2.weights import Hparams
+from redditgen.locks import writing_alone
 from redditgen.model_card import SNIPPETS, model_card
 from redditgen.output import left_beside, whole_folder, writing
 from redditgen.settings import ExportSettings
@@ -56,16 +57,17 @@ def export(settings: ExportSettings) -> Path:
     _tidy(out)
     if settings.skip_existing and made_before(out, settings, inputs=inputs, but=BESIDES, facts=facts, sidecar=sidecar):
         return out
-    _refuse_existing(out, settings.overwrite)
-    model = _Model(source.hparams(), source.tokenizer(), source.tensors())
-    with whole_folder(out) as temporary:
-        _WRITERS[settings.to](temporary, model)
-        if run and settings.to in SNIPPETS:
-            card = model_card(settings.name, run.step(), run.mark(), model.hparams, to=settings.to)
-            (temporary / "README.md").write_text(card, encoding="utf8")
-        write_sidecar(temporary / _META, settings, inputs=inputs, step=facts["step"])
-        _set_aside(out)
-    _tidy(out)
+    with writing_alone(out):
+        _refuse_existing(out, settings.overwrite)
+        model = _Model(source.hparams(), source.tokenizer(), source.tensors())
+        with whole_folder(out) as temporary:
+            _WRITERS[settings.to](temporary, model)
+            if run and settings.to in SNIPPETS:
+                card = model_card(settings.name, run.step(), run.mark(), model.hparams, to=settings.to)
+                (temporary / "README.md").write_text(card, encoding="utf8")
+            write_sidecar(temporary / _META, settings, inputs=inputs, step=facts["step"])
+            _set_aside(out)
+        _tidy(out)
     what = f"run {settings.name} at step {run.step()}" if run else f"model {settings.name}"
     _log.info("%s: %s in %s layout", out, what, _LAYOUTS[settings.to])
     return out

@@ -2,11 +2,13 @@
 
 import logging
 import os
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from redditgen.errors import RedditgenError
+from redditgen.output import make_folder
 
 _LOCKS = Path("/proc/locks")
 
@@ -24,20 +26,72 @@ def alone(folder: Path, doing: str, *, wait: bool = False) -> Iterator[None]:
     except ImportError:
         yield
         return
-    lock = os.open(folder, os.O_RDONLY)
+    try:
+        lock = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError as error:
+        raise _held(folder, "another redditgen", doing) from error
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             if not wait:
-                raise RedditgenError(f"{folder}: {_holder(lock)} is {doing}; wait until it ends") from error
+                raise _held(folder, _holder(lock), doing) from error
             _log.info("%s: %s is %s; waiting until it is done", folder, _holder(lock), doing)
             fcntl.flock(lock, fcntl.LOCK_EX)
         except OSError:
             _log.info("%s: can't be locked; let only one redditgen write to it at a time", folder)
+        if not _is_of(lock, folder):  # deleted by a holder that was about to end
+            raise _held(folder, "another redditgen", doing)
         yield
     finally:
         os.close(lock)
+
+
+@contextmanager
+def writing_alone(output: Path) -> Iterator[Path]:
+    """Keep other processes off an output, by the lock of a folder beside it, which the block is given.
+
+    The folder is made, as are those above it, and those of them that are empty at the end go again.
+    """
+    folder = _beside(output)
+    missing = [place for place in folder.parents if not place.exists()]
+    make_folder(folder)
+    try:
+        with alone(folder, f"writing {output}"):
+            try:
+                yield folder
+            finally:
+                _delete_empty(folder)
+    finally:
+        _delete_empty(*missing)
+
+
+def delete_left(output: Path) -> None:
+    """Delete the folder beside an output that is whole, if its process was killed before it could."""
+    folder = _beside(output)
+    with suppress(OSError, RedditgenError), alone(folder, f"writing {output}"):
+        shutil.rmtree(folder)
+
+
+def _beside(output: Path) -> Path:
+    return output.with_name(f".{output.name}.partial")
+
+
+def _delete_empty(*folders: Path) -> None:
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def _is_of(lock: int, folder: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(lock), folder.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _held(folder: Path, holder: str, doing: str) -> RedditgenError:
+    return RedditgenError(f"{folder}: {holder} is {doing}; wait until it ends")
 
 
 def _holder(lock: int) -> str:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypedDict
 
 from redditgen import __version__, locks
-from redditgen.errors import InputError, OutputExists, RedditgenError
-from redditgen.output import make_folder, refuse_existing, settle, sha256, writing
+from redditgen.errors import InputError, OutputExists
+from redditgen.output import refuse_existing, settle, sha256, writing
 
 _STATE = "state.json"
 
@@ -92,12 +92,10 @@ def partial(
     files away; after anything else they wait for the next try. Raises OutputExists, and RedditgenError where another
     process is at it.
     """
-    folder = _folder(outputs[0])
     made_of = json.loads(json.dumps(made_of, default=str))
-    refuse_existing(outputs[0], overwrite)
-    make_folder(folder)
-    with writing(outputs[0]), locks.alone(folder, f"writing {outputs[0]}"):
+    with writing(outputs[0]), locks.writing_alone(outputs[0]) as folder:
         try:
+            refuse_existing(outputs[0], overwrite)
             state = _read_state(folder, made_of)
             for path in outputs[1:]:
                 refuse_existing(path, overwrite or state["whole"])
@@ -108,17 +106,6 @@ def partial(
         except BaseException as error:
             _leave(folder, outputs[0], error)
             raise
-
-
-def delete_left(output: Path) -> None:
-    """Delete the folder of a process that was killed when all its outputs had their names, if there is one."""
-    folder = _folder(output)
-    with contextlib.suppress(OSError, RedditgenError), locks.alone(folder, f"writing {output}"):
-        shutil.rmtree(folder)
-
-
-def _folder(output: Path) -> Path:
-    return output.with_name(f".{output.name}.partial")
 
 
 def made_of(settings: Any, files: Iterable[Path], *, but: Collection[str], **facts: Any) -> dict[str, Any]:

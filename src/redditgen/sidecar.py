@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from redditgen import __version__, untrusted
+from redditgen.locks import delete_left
 from redditgen.options import flag
 from redditgen.output import sha256, whole
 
@@ -63,7 +64,7 @@ def made_before(
     """What the sidecar says of an output that is there, whole, and made of the same; None, said why, of any other.
 
     Settings of the names in `but` may differ, and `facts` of the sidecar may not. `written` and `sidecar` are the files
-    that are looked at where they are not `path` and the one beside it.
+    that are looked at where they are not `path` and the one beside it. What a kill left behind such an output goes.
     """
     written = written or path
     if not written.exists():
@@ -72,6 +73,7 @@ def made_before(
     if difference := _difference(found, {**_made_of(settings, inputs), **facts}, settings, but, written):
         _log.warning("%s: not skipped, since %s", path, difference)
         return None
+    delete_left(path)
     _log.info("%s: is there already, made of the same; skipped", path)
     return found
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from redditgen import dataset
 from redditgen.gpt2.places import find_model
+from redditgen.locks import writing_alone
 from redditgen.output import refuse_existing, whole
 from redditgen.settings import TokenizeSettings
 from redditgen.sidecar import BESIDES, made_before, write_sidecar
@@ -20,12 +21,13 @@ def tokenize(settings: TokenizeSettings) -> dict[str, int]:
     paths = dataset.files(settings.dataset)
     if settings.skip_existing and (before := made_before(out, settings, inputs=paths, but=BESIDES)):
         return dict(before["counts"])
-    refuse_existing(out, settings.overwrite)
-    chunks = list(dataset.chunks(paths, model.tokenizer(), settings.record_tokens, settings.combine))
-    counts = Counter(chunks=len(chunks), tokens=sum(map(len, chunks)))
-    with whole(out) as temporary:
-        with temporary.open("wb") as file:
-            np.savez_compressed(file, *chunks)
-        write_sidecar(out, settings, inputs=paths, written=temporary, counts=counts)
+    with writing_alone(out):
+        refuse_existing(out, settings.overwrite)
+        chunks = list(dataset.chunks(paths, model.tokenizer(), settings.record_tokens, settings.combine))
+        counts = Counter(chunks=len(chunks), tokens=sum(map(len, chunks)))
+        with whole(out) as temporary:
+            with temporary.open("wb") as file:
+                np.savez_compressed(file, *chunks)
+            write_sidecar(out, settings, inputs=paths, written=temporary, counts=counts)
     _log.info("%s: %d tokens in %d chunks", out, counts["tokens"], counts["chunks"])
     return dict(counts)

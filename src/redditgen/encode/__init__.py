@@ -21,7 +21,7 @@ from redditgen.errors import InputError
 from redditgen.interrupts import ended_like_ctrl_c
 from redditgen.keywords import normalise
 from redditgen.output import refuse_existing
-from redditgen.partial import Partial, delete_left, made_of, partial
+from redditgen.partial import Partial, made_of, partial
 from redditgen.progress import Progress
 from redditgen.rows import reading as reading_text
 from redditgen.settings import EncodeSettings
@@ -42,7 +42,6 @@ def encode(settings: EncodeSettings) -> dict[str, int]:
     of_spacy = versions(settings)
     files = [settings.input, *filter(None, [settings.keywords_list])]
     if settings.skip_existing and (before := _made_before(settings, files, of_spacy)):
-        delete_left(settings.output)
         return dict(before["counts"])
     refuse_existing(settings.output, settings.overwrite)
     started = time.monotonic()

@@ -19,6 +19,7 @@ from redditgen.evaluation.written import Judge, figures
 from redditgen.gpt2.mark import NO_RECORDS
 from redditgen.gpt2.places import find_run
 from redditgen.gpt2.rundir import ModelDir
+from redditgen.locks import writing_alone
 from redditgen.markup import Record
 from redditgen.novelty import NAME as INDEX
 from redditgen.output import refuse_existing, refuse_unwritable, sha256, whole
@@ -114,13 +115,14 @@ def write(settings: EvaluateSettings) -> Evaluation:
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out: {out} is a file; name a folder")
     refuse_unwritable(out / JSON)
-    refuse_existing(out / JSON, settings.overwrite)  # it is written last: without it the page is what a kill left
-    made = evaluate(settings)
-    shown = page(settings.run, made.step, made.figures, made.counts, made.titles, made.held_out)
-    # JSON can hold half a pair, as it escapes it; a page can't.
-    _write(out / HTML, shown, "replace")
-    content = made.content() | {_PAGE: sha256(out / HTML)}
-    _write(out / JSON, json.dumps(content, indent=2, default=str, ensure_ascii=False) + "\n", "backslashreplace")
+    with writing_alone(out / JSON):
+        refuse_existing(out / JSON, settings.overwrite)  # it is written last: without it the page is what a kill left
+        made = evaluate(settings)
+        shown = page(settings.run, made.step, made.figures, made.counts, made.titles, made.held_out)
+        # JSON can hold half a pair, as it escapes it; a page can't.
+        _write(out / HTML, shown, "replace")
+        content = made.content() | {_PAGE: sha256(out / HTML)}
+        _write(out / JSON, json.dumps(content, indent=2, default=str, ensure_ascii=False) + "\n", "backslashreplace")
     return made
 
 

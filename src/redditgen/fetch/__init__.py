@@ -15,6 +15,7 @@ from redditgen.fetch.bigquery import BigQueryPosts
 from redditgen.fetch.columns import TYPES
 from redditgen.fetch.query import Query
 from redditgen.interrupts import ended_like_ctrl_c
+from redditgen.locks import writing_alone
 from redditgen.output import refuse_existing, whole
 from redditgen.settings import FetchSettings
 from redditgen.sidecar import BESIDES, made_before, write_sidecar
@@ -73,13 +74,14 @@ def fetch(settings: FetchSettings) -> FetchCounts:
         titles_file.check(settings.out)
         if settings.skip_existing and (before := _made_before(settings)):
             return FetchCounts(**before["counts"])
-        refuse_existing(settings.out, settings.overwrite or settings.dry_run)
-        with sources.posts(settings) as posts:
-            _refuse_own_output(posts.inputs, settings.out)
-            asked = _own(settings) if settings.sql else _titles(settings, posts)
-            if _is_estimated(posts, asked, settings):
-                return FetchCounts(titles=0, subreddits=0)
-            counts = _make(settings, asked, posts)
+        with writing_alone(settings.out):
+            refuse_existing(settings.out, settings.overwrite or settings.dry_run)
+            with sources.posts(settings) as posts:
+                _refuse_own_output(posts.inputs, settings.out)
+                asked = _own(settings) if settings.sql else _titles(settings, posts)
+                if _is_estimated(posts, asked, settings):
+                    return FetchCounts(titles=0, subreddits=0)
+                counts = _make(settings, asked, posts)
     _log.info("%s: %s", settings.out, _told(counts, settings))
     return counts
 

@@ -16,7 +16,7 @@ from redditgen.generate.stage import Stage, seed_of
 from redditgen.generate.titles import Title, columns, file_text
 from redditgen.interrupts import ended_like_ctrl_c
 from redditgen.output import refuse_existing
-from redditgen.partial import Partial, delete_left, made_of, partial
+from redditgen.partial import Partial, made_of, partial
 from redditgen.progress import Progress
 from redditgen.rows import check_rows_file
 from redditgen.settings import GenerateSettings
@@ -39,7 +39,6 @@ def write(settings: GenerateSettings) -> int:
     check_rows_file(out, columns(out))
     stage = Stage(settings)
     if settings.skip_existing and (before := _made_before(out, stage)):
-        delete_left(out)
         return int(before["counts"][TITLES])
     refuse_existing(out, settings.overwrite)
     asks = asked(settings)
