@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import resource
 import shutil
@@ -22,6 +23,7 @@ from redditgen.gpt2.places import find_model
 from redditgen.gpt2.rundir import ModelDir
 from redditgen.gpt2.sampling import Sampler, Sampling
 from redditgen.gpt2.weights import network, put
+from redditgen.output import temporary_name
 from redditgen.settings import ExportSettings
 
 TOKENIZER_FILES = {"tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"}
@@ -306,7 +308,8 @@ def test_what_a_killed_export_set_aside_comes_back(trained: ModelDir, tmp_path: 
     out = export(settings_of(trained, tmp_path / "out", to="tf"))
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         pass
-    aside = out.rename(tmp_path / f".out.{ended.pid}.old")
+    own = temporary_name(out, "old")
+    aside = out.rename(own.with_name(own.name.replace(f".{os.getpid()}.", f".{ended.pid}.")))
     with pytest.raises(OutputExists):
         export(settings_of(trained, out, to="tf"))
     assert names(tmp_path) == {"out"}

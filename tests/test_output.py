@@ -2,6 +2,7 @@ import errno
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from redditgen.errors import InputError
-from redditgen.output import refuse_unwritable, sha256, whole, whole_folder, writing
+from redditgen.output import left_beside, refuse_unwritable, sha256, temporary_name, whole, whole_folder, writing
 
 Whole = Callable[[Path], AbstractContextManager[Path]]
 
@@ -97,15 +98,55 @@ def test_where_nothing_can_be_written_is_seen_before_any_work(tmp_path: Path, mo
 def test_what_a_killed_process_left_is_deleted_and_what_another_is_writing_is_not(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         pass
-    (tmp_path / f".x.csv.{ended.pid}.tmp").mkdir()
-    (tmp_path / f".x.csv.{ended.pid}.tmp/part").touch()
-    (tmp_path / f".x.csv.{os.getpid()}.tmp").mkdir()  # by a process of the same number, as containers have them
-    others = [tmp_path / name for name in (f".x.csv.{os.getppid()}.tmp", f".y.csv.{ended.pid}.tmp", ".x.csv.z.tmp")]
+    left = by(tmp_path / "x.csv", ended.pid)
+    left.mkdir()
+    (left / "part").touch()
+    by(tmp_path / "x.csv", os.getpid()).mkdir()  # by a process of the same number, as containers have them
+    others = [
+        by(tmp_path / "x.csv", os.getppid()),
+        by(tmp_path / "y.csv", ended.pid),
+        by(tmp_path / "x.csv.gz", ended.pid),
+        tmp_path / ".x.csv.z.tmp",
+        tmp_path / f".x.csv.mine.{ended.pid}.tmp",
+    ]
     for other in others:
         other.touch()
     with whole(tmp_path / "x.csv") as temporary:
         temporary.write_text("new")
     assert set(tmp_path.iterdir()) == {tmp_path / "x.csv", *others}
+
+
+def by(path: Path, process: int) -> Path:
+    """The temporary name that another process of this machine takes."""
+    own = temporary_name(path)
+    return own.with_name(own.name.replace(f".{os.getpid()}.", f".{process}."))
+
+
+@pytest.mark.parametrize(("name", "namespace"), [("other", None), (None, "pid:[7]")])
+def test_what_another_machine_may_be_writing_is_left_for_a_week(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str | None, namespace: str | None
+) -> None:
+    """Its processes, and those of another container, are not to be found here, whatever their numbers."""
+    with monkeypatch.context() as elsewhere:
+        if name:
+            elsewhere.setattr("platform.node", lambda: name)
+        if namespace:
+            elsewhere.setattr(Path, "readlink", lambda path: Path(namespace or ""))
+        theirs = temporary_name(tmp_path / "x.csv")
+    folder = theirs.with_name(theirs.name.replace(".x.", ".y."))
+    theirs.touch()
+    folder.mkdir()
+    (folder / "part").touch()
+    a_week_ago = time.time() - 7.1 * 86_400
+    os.utime(folder, (a_week_ago, a_week_ago))  # since when it gets no more files, but more in the one that it has
+    for path in (tmp_path / "x.csv", tmp_path / "y.csv"):
+        with whole(path) as temporary:
+            temporary.touch()
+    assert {theirs, folder} < set(tmp_path.iterdir())
+    for path in (theirs, folder / "part"):
+        os.utime(path, (a_week_ago, a_week_ago))
+    assert left_beside(tmp_path / "x.csv") == [theirs]
+    assert left_beside(tmp_path / "y.csv") == [folder]
 
 
 def test_what_can_not_be_read_has_no_hash(tmp_path: Path) -> None:

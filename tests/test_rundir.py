@@ -478,13 +478,13 @@ def test_in_a_power_cut_nothing_is_named_or_deleted_before_what_takes_its_place_
 
 
 def test_what_a_killed_process_was_writing_is_swept_away(run: ModelDir) -> None:
-    for name in (".model-4.index.77.tmp", ".metrics.jsonl.1.tmp", ".mine.tmp", "notes.1.tmp"):
+    for name in (".model-4.index.0a1b2c3d.77.tmp", ".metrics.jsonl.0a1b2c3d.1.tmp", ".mine.tmp", "notes.1.tmp"):
         (run.path / name).write_text("half", encoding="utf8")
-    (run.path / ".adapters-4.77.tmp").mkdir()
-    (run.path / ".ctranslate2-3.77.tmp").mkdir()  # generate may be at it
+    (run.path / ".adapters-4.0a1b2c3d.77.tmp").mkdir()
+    (run.path / ".ctranslate2-3.0a1b2c3d.77.tmp").mkdir()  # generate may be at it
     run.start(run, MARK)
     assert {name for name in names(run.path) if name.endswith(".tmp")} == {
-        ".mine.tmp", "notes.1.tmp", ".ctranslate2-3.77.tmp",
+        ".mine.tmp", "notes.1.tmp", ".ctranslate2-3.0a1b2c3d.77.tmp",
     }  # fmt: skip
 
 

@@ -9,7 +9,6 @@ goes, and by it a folder is known as an export, which alone --overwrite replaces
 """
 
 import logging
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from redditgen.gpt2.tokenizer import Tokenizer
 from redditgen.gpt2.weights import Hparams
 from redditgen.locks import writing_alone
 from redditgen.model_card import SNIPPETS, model_card
-from redditgen.output import left_beside, whole_folder, writing
+from redditgen.output import left_beside, temporary_name, whole_folder, writing
 from redditgen.settings import ExportSettings
 from redditgen.sidecar import BESIDES, made_before, sidecar_path, write_sidecar
 
@@ -107,7 +106,7 @@ def _refuse_existing(out: Path, overwrite: bool) -> None:
 def _set_aside(out: Path) -> None:
     """Rename what is there already, so that at no time less than a whole folder lies at its place."""
     if out.exists():
-        out.replace(out.with_name(f".{out.name}.{os.getpid()}.{_ASIDE}"))
+        out.replace(temporary_name(out, _ASIDE))
 
 
 def _tidy(out: Path) -> None:

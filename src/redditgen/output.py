@@ -8,12 +8,17 @@ import errno
 import glob
 import hashlib
 import os
+import platform
+import re
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from redditgen.errors import InputError, OutputExists
+
+_A_WEEK = 7 * 86_400  # seconds
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:
@@ -55,11 +60,11 @@ def whole(path: Path) -> Iterator[Path]:
     The folder is made if it is not there, and what killed processes left beside `path` is deleted. Raises InputError
     where it can't be written to.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_name(path)
     try:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            for left in left_beside(path, "tmp"):
+            for left in left_beside(path):
                 _delete(left)
             yield temporary
             for part in (*temporary.rglob("*"), temporary):
@@ -78,17 +83,44 @@ def whole_folder(path: Path) -> Iterator[Path]:
         yield temporary
 
 
-def left_beside(path: Path, ending: str) -> list[Path]:
-    """What processes that are no more have left under temporary names, `.<name>.<process>.<ending>`."""
-    import psutil
+def temporary_name(path: Path, ending: str = "tmp") -> Path:
+    """A name beside `path` that no other process takes, on whatever machine."""
+    return path.with_name(f".{path.name}.{_machine()}.{os.getpid()}.{ending}")
 
+
+def left_beside(path: Path, ending: str = "tmp") -> list[Path]:
+    """What processes that are no more have left under temporary names.
+
+    Those of another machine that shares the folder can't be asked for: theirs is what was not touched for a week.
+    """
     found = []
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.{ending}"):
-        process = left.name.removeprefix(f".{path.name}.").removesuffix(f".{ending}")
-        # In a container the next process often has the number of the one that was killed.
-        if process.isdigit() and (int(process) == os.getpid() or not psutil.pid_exists(int(process))):
+        named = re.fullmatch(r"([0-9a-f]{8})\.([0-9]+)", left.name[len(path.name) + 2 : -len(ending) - 1])
+        if named and (_has_ended(int(named[2])) if named[1] == _machine() else _is_old(left)):
             found.append(left)
     return found
+
+
+def _machine() -> str:
+    """Eight hexadecimal digits for what numbers this process: the machine, and on Linux the container."""
+    numbered = ""
+    with contextlib.suppress(OSError):
+        numbered = str(Path("/proc/self/ns/pid").readlink())
+    return hashlib.sha256(f"{platform.node()} {numbered}".encode()).hexdigest()[:8]
+
+
+def _has_ended(process: int) -> bool:
+    import psutil
+
+    # In a container the next process often has the number of the one that was killed.
+    return process == os.getpid() or not psutil.pid_exists(process)
+
+
+def _is_old(left: Path) -> bool:
+    try:
+        return time.time() - max(part.stat().st_mtime for part in (left, *left.rglob("*"))) > _A_WEEK
+    except FileNotFoundError:  # its process is at it
+        return False
 
 
 def _delete(path: Path) -> None:

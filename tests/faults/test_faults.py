@@ -306,7 +306,7 @@ def _check(trial: Trial) -> None:
 
 def _aside(there: Content) -> set[str]:
     """The names of what waits beside its place for a whole folder to be put there."""
-    return {re.sub(r"/\.([^/]+)\.\d+\.old/", r"/\1/", name) for name in there}
+    return {re.sub(r"/\.([^/]+)\.[0-9a-f]+\.\d+\.old/", r"/\1/", name) for name in there}
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from redditgen.errors import InputError, MissingError
 from redditgen.gpt2 import table
-from redditgen.output import settle
+from redditgen.output import settle, temporary_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -97,7 +97,7 @@ def write(prefix: Path, tensors: "Mapping[str, np.ndarray]") -> None:
     """Write float32 tensors as `<prefix>.index` and one data file, each renamed into place when whole."""
     data, index = _data_path(prefix, 0, 1), Path(f"{prefix}.index")
     pairs = [(b"", _header())]
-    new_data, new_index = (path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in (data, index))
+    new_data, new_index = (temporary_name(path) for path in (data, index))
     try:
         with new_data.open("wb") as file:
             for name in sorted(tensors):

@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from redditgen.gpt2.weights import Tensors
 
 BEST = "best"  # for the number of a step
-_LEFT = re.compile(r"\.(?!ctranslate2-).+\.\d+\.tmp")  # by a process that was killed while it wrote a file of a run
+_LEFT = re.compile(
+    r"\.(?!ctranslate2-).+\.[0-9a-f]{8}\.\d+\.tmp"
+)  # by a process that was killed while it wrote a file of a run
 FINISHED = "finetune"  # beside this name lies the sidecar of a finished run
 BEGUN = "begun"  # and beside this one that of the command that has begun last
 _STEP = re.compile("[0-9]{1,18}")
