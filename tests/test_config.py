@@ -185,6 +185,36 @@ def test_a_value_out_of_range_is_refused_with_the_file_that_it_stands_in(redditg
         assert (done.returncode, done.stderr) == (2, f"redditgen: {message}\n")
 
 
+def test_what_the_file_says_of_another_source_is_for_that_one_alone(redditgen: Redditgen, tmp_path: Path) -> None:
+    (tmp_path / "redditgen.toml").write_text(
+        '[fetch]\nsubreddit = ["cats"]\nbase-url = "http://localhost:1"\nmax-bytes = "1GB"\nmonths = "2019_08"\n'
+        'cache = "cache"\nper-subreddit = 3\n',
+        encoding="utf8",
+    )
+    for line, used, unused in (
+        (["--from=sample"], {"months", "cache"}, {"subreddit", "base-url", "max-bytes"}),
+        (["--from=bigquery"], {"max-bytes", "months"}, {"subreddit", "base-url", "cache"}),
+        (["--from=arctic-shift", "--after=2024-01-01"], {"subreddit", "base-url", "cache"}, {"max-bytes", "months"}),
+    ):
+        done = redditgen("fetch", *line, "--print-config")
+        assert (done.returncode, done.stderr) == (0, "")
+        shown = {key.removeprefix("# "): origin for key, (_, origin) in origins(done).items()}
+        assert {shown[name] for name in used | {"per-subreddit"}} == {"redditgen.toml"}
+        assert {shown[name] for name in unused} == {"default"}
+    said = "--base-url is for --from arctic-shift alone"
+    done = redditgen("fetch", "--from=sample", "--base-url=http://localhost:2", "--print-config")
+    assert (done.returncode, done.stderr) == (2, f"redditgen: {said}\n")
+    told = redditgen("fetch", "--from=gone.csv", "--verbose").stderr
+    assert f"{said}; that of redditgen.toml is left out\n" in told
+
+
+def test_options_that_contradict_each_other_are_refused_in_the_file_too(redditgen: Redditgen, tmp_path: Path) -> None:
+    (tmp_path / "redditgen.toml").write_text('[fetch]\nsql = "mine.sql"\ncolumns = "title"\n', encoding="utf8")
+    done = redditgen("fetch", "--print-config")
+    said = "--columns does not go with --sql: the query names its columns and filters itself"
+    assert (done.returncode, done.stderr) == (2, f"redditgen: {said} (columns stands in redditgen.toml)\n")
+
+
 def test_sidecars_hold_the_settings_as_they_came_out(redditgen: Redditgen, tmp_path: Path) -> None:
     (tmp_path / "titles.csv").write_text("subreddit,title,tags\ncats,A nap,nap\n", encoding="utf8")
     (tmp_path / "redditgen.toml").write_text(

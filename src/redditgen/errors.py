@@ -5,6 +5,7 @@
     ├── MissingError      something that another command makes or fetches is not there
     ├── OutputExists      the output is already there and nothing says to replace it
     ├── UsageError        exit 2: the options contradict each other or the command line is wrong
+    │   └── IdleOption    an option is for something else than what is asked for
     ├── Interrupted       exit 130: Ctrl-C, SIGTERM or SIGHUP, after everything was saved
     └── ReaderGone        exit 141, without a word: what read the results, as `head` does, has seen enough
 
@@ -47,6 +48,15 @@ class UsageError(RedditgenError):
     """The options contradict each other or hold a value out of range."""
 
     exit_code = 2
+
+
+class IdleOption(UsageError):
+    """An option is for something else than what is asked for; a file that is for both may hold it."""
+
+    def __init__(self, message: str, field: str) -> None:
+        """`field` is that of the settings."""
+        super().__init__(message)
+        self.field = field
 
 
 class Interrupted(RedditgenError):

@@ -17,7 +17,7 @@ from typer.exceptions import TyperException
 
 from redditgen import __version__, config
 from redditgen.cli import terminal
-from redditgen.errors import Interrupted, UsageError, did_you_mean
+from redditgen.errors import IdleOption, Interrupted, UsageError, did_you_mean
 from redditgen.interrupts import ended_like_ctrl_c
 from redditgen.options import flag
 from redditgen.settings import GeneralSettings
@@ -167,10 +167,20 @@ class _Given:
         self.general = self.settings(GeneralSettings)
 
     def settings(self, kind: type[Any]) -> Any:
-        """Raises UsageError as `kind` does, saying also which of the options that it names are in a file."""
+        """Raises UsageError as `kind` does, saying also which of the options that it names are in a file.
+
+        What a file says that is for something else is as if it did not stand there.
+        """
         fields = dataclasses.fields(kind)
         try:
             return kind(**{field.name: self._values[field.name] for field in fields})
+        except IdleOption as error:
+            if (origin := self._origins[error.field]) == _LINE:
+                raise
+            _log.debug("%s; that of %s is left out", error, origin)
+            [self._values[error.field]] = (field.default for field in fields if field.name == error.field)
+            self._origins[error.field] = _DEFAULT
+            return self.settings(kind)
         except UsageError as error:
             named = set(re.findall(r"-[\w-]+|[A-Z]{3,}", str(error)))
             for field in fields:

@@ -1,10 +1,11 @@
 """The options of `redditgen fetch`."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from redditgen.errors import IdleOption, UsageError
 from redditgen.options import flag, option, require, require_at_least
 from redditgen.settings import fields
 
@@ -18,6 +19,9 @@ _ONE_SOURCES = {
     "bigquery": ("project", "location", "table", "max_bytes", "dry_run", "job"),
     "arctic-shift": ("subreddit", "after", "before", "limit", "base_url", "refresh"),
 }
+
+_Idle = tuple[bool, tuple[str, ...], str]
+"""Whether fields would do nothing here, which ones, and why, as it follows the option."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,21 +97,24 @@ class FetchSettings:
             require(
                 source not in self.source or len(self.source) == 1, f"--from {source} does not go with other sources"
             )
-        for useless, names, why in self._idle():
-            if useless:
-                self._refuse(names, why)
+        for name, message in self._useless(self._of_other_sources()):
+            raise IdleOption(message, name)
+        for _, message in self._useless(self._idle()):
+            raise UsageError(message)
         require(
             self.source != ("arctic-shift",) or bool(self.subreddit and self.after),
             "--from arctic-shift needs --subreddit and --after",
         )
 
-    def _idle(self) -> Iterator[tuple[bool, tuple[str, ...], str]]:
-        """Fields that would do nothing: whether that is so here, which ones, and why, as it follows the option."""
+    def _of_other_sources(self) -> Iterator[_Idle]:
         for source, names in _ONE_SOURCES.items():
             yield self.source != (source,), names, f"is for --from {source} alone"
-        is_bigquery, is_own = self.source == ("bigquery",), self.sql is not None
+        is_bigquery = self.source == ("bigquery",)
         yield is_bigquery, ("mapping", "cache"), "is for files of posts; leave it out with --from bigquery"
         yield self.source == ("arctic-shift",), ("months",), "is for names of files; Arctic Shift has --after, --before"
+
+    def _idle(self) -> Iterator[_Idle]:
+        is_bigquery, is_own = self.source == ("bigquery",), self.sql is not None
         yield is_bigquery and is_own, ("table", "months"), "does not go with --sql: the query names its tables itself"
         yield is_own, ("columns", "review"), "does not go with --sql: the query names its columns and filters itself"
         yield self.review, ("out", "columns"), "does not go with --review, which writes no file"
@@ -115,6 +122,9 @@ class FetchSettings:
         yield not self.sfw, ("review", "words"), "is about what --sfw leaves out; leave out --no-sfw"
         yield self.job is not None, ("dry_run",), "does not go with --job, which reads a result and costs nothing"
 
-    def _refuse(self, names: tuple[str, ...], why: str) -> None:
-        for field in dataclasses.fields(self):
-            require(field.name not in names or getattr(self, field.name) == field.default, f"{flag(field)} {why}")
+    def _useless(self, idle: Iterable[_Idle]) -> Iterator[tuple[str, str]]:
+        """Fields that are set and would do nothing, each with a message."""
+        for is_idle, names, why in idle:
+            for field in dataclasses.fields(self):
+                if is_idle and field.name in names and getattr(self, field.name) != field.default:
+                    yield field.name, f"{flag(field)} {why}"
