@@ -247,7 +247,7 @@ def test_bad_input_is_refused_and_nothing_written(evaluating: Evaluating, tmp_pa
         evaluating(n=0)
     with pytest.raises(UsageError, match=r"^--precision must be"):
         evaluating(precision="float64")
-    with pytest.raises(InputError, match=r"nolist\.txt: can't be read as a list"):
+    with pytest.raises(MissingError, match=r"nolist\.txt: no such file; --words needs a list"):
         evaluation.write(evaluating(words=tmp_path / "nolist.txt"))
     plain = tmp_path / "plain.txt"
     plain.write_text("Once upon a time\n", encoding="utf8")

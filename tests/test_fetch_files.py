@@ -199,6 +199,7 @@ def test_kind_of_file_that_is_not_known(tmp_path: Path, name: str) -> None:
 
 
 CSV_HEADER = b"subreddit,title,score\n"
+LATIN = b"aww,caf\xe9,5\n"
 
 
 @pytest.mark.parametrize(
@@ -213,7 +214,10 @@ CSV_HEADER = b"subreddit,title,score\n"
         ("a.csv", CSV_HEADER + b"aww,cat,5\naww,dog\n", ["Line: 3", "aww,dog"]),
         ("a.csv", CSV_HEADER + b"aww,cat,five\n", ["Line: 2", "score", "five"]),
         ("a.csv", CSV_HEADER + b'aww,cat,5\naww,"never closed,5\naww,dog,5\n', ["Line: 3", "unterminated quote"]),
-        ("a.csv", CSV_HEADER + "aww,caf\xe9,5\n".encode("latin1"), ["can't be read"]),
+        ("a.csv", CSV_HEADER + LATIN, ["a.csv: line 2, byte 8 (0xe9) is not UTF-8; save the file as UTF-8"]),
+        ("a.csv", CSV_HEADER + b"aww,cat,5\n" * 100_000 + LATIN, ["a.csv: line 100002, byte 8 (0xe9) is not UTF-8"]),
+        ("a.csv.gz", gzip.compress(CSV_HEADER + LATIN), ["line 2, byte 8 (0xe9) is not UTF-8; save the file"]),
+        ("a.csv", "subreddit,title\naww,cat\n".encode("utf-16"), ["a.csv: line 1, byte 1 (0xff) is not UTF-8"]),
         ("a.csv.gz", b"subreddit,title\naww,cat\n", ["CSV"]),
         ("a.csv.gz", gzip.compress(b"subreddit,title\n" + b"aww,cat\n" * 9000)[:-20], ["a.csv.gz"]),
         ("a.csv.gz", gzip.compress(CSV_HEADER + b'aww,cat,5\naww,"never closed,5\n'), ["unterminated quote"]),

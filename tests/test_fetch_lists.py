@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from posts import has_word
 
 from redditgen import bundled
-from redditgen.errors import InputError, UsageError
+from redditgen.errors import InputError, MissingError, UsageError
 from redditgen.fetch import lists
 
 
@@ -97,8 +97,16 @@ def test_list_that_is_empty_or_not_there(tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_text("# nothing, really\n ,\n", encoding="utf8")
     with pytest.raises(InputError, match="no words in it"):
         lists.words(tmp_path / "words.txt")
-    with pytest.raises(InputError, match=r"nope\.txt: can't be read"):
+    with pytest.raises(MissingError, match=r"nope\.txt: no such file; --words needs a list, an entry a line$"):
         lists.words(tmp_path / "nope.txt")
+
+
+def test_list_that_is_not_utf8(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_bytes(b"cats\ncaf\xe9s\n")
+    for read in (lambda: lists.words(tmp_path / "list.txt"), lambda: lists.blocked(f"{tmp_path}/list.txt", sfw=False)):
+        with pytest.raises(InputError) as raised:
+            read()
+        assert str(raised.value) == f"{tmp_path}/list.txt: line 2, byte 4 (0xe9) is not UTF-8; save the file as UTF-8"
 
 
 def test_blocked_names() -> None:

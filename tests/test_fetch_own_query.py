@@ -8,7 +8,7 @@ import pytest
 from posts import Row, one_post, posts, read_rows, setup_for, write_ndjson, write_parquet
 
 from redditgen import bundled
-from redditgen.errors import InputError, UsageError
+from redditgen.errors import InputError, MissingError, UsageError
 from redditgen.fetch import FetchCounts, fetch
 from redditgen.fetch.own_query import read
 from redditgen.settings import FetchSettings
@@ -183,10 +183,10 @@ def test_query_that_fails_or_gives_nothing(tmp_path: Path) -> None:
 
 
 def test_file_that_is_no_query(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"nope\.sql: can't be read"):
+    with pytest.raises(MissingError, match=r"nope\.sql: no such file; --sql needs a file with a query$"):
         fetch(setup_for(tmp_path, "sample", sql=tmp_path / "nope.sql"))
     (tmp_path / "own.sql").write_bytes(b"\xff\xfe")
-    with pytest.raises(InputError, match=r"own\.sql: can't be read"):
+    with pytest.raises(InputError, match=r"own\.sql: line 1, byte 1 \(0xff\) is not UTF-8; save the file as UTF-8$"):
         fetch(setup_for(tmp_path, "sample", sql=tmp_path / "own.sql"))
     with pytest.raises(UsageError, match="--review"):
         setup_for(tmp_path, "sample", sql=tmp_path / "own.sql", review=True)

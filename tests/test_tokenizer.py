@@ -140,6 +140,6 @@ def test_what_are_no_merges_of_the_vocabulary_is_refused(
 def test_bytes_that_are_no_text_are_refused(tokenizer: Tokenizer, tmp_path: Path) -> None:
     for name in ("encoder.json", "vocab.bpe"):
         tokenizer.save(tmp_path)
-        (tmp_path / name).write_bytes(b"\xff\xfe\x00")
-        with pytest.raises(InputError, match=f"{name}: can't be read"):
+        (tmp_path / name).write_bytes(b"caf\xe9")
+        with pytest.raises(InputError, match=rf"{name}: can't be read: byte 4 \(0xe9\) is not UTF-8$"):
             Tokenizer.load(tmp_path)

@@ -31,18 +31,21 @@ def reading(path: Path, *, made_by: str) -> Iterator[TextIO]:
         try:
             yield file
         except UnicodeDecodeError as error:
-            raise InputError(f"{path}: {_first_not_utf8(path)}; save the file as UTF-8") from error
+            with path.open("rb") as lines:
+                raise not_utf8(path, lines) from error
 
 
-def _first_not_utf8(path: Path) -> str:
+def not_utf8(path: Path, lines: Iterable[bytes]) -> InputError:
+    """Where a file is not what it should be, of which the lines are given."""
     # The decoder's own position counts from the start of its buffer, so the lines are looked through once more.
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                line.decode("utf8")
-            except UnicodeDecodeError as error:
-                return f"line {number}, byte {error.start + 1} (0x{line[error.start]:02x}) is not UTF-8"
-    return "is not UTF-8"
+    where = ""
+    for number, line in enumerate(lines, start=1):
+        try:
+            line.decode("utf8")
+        except UnicodeDecodeError as error:
+            where = f"line {number}, byte {error.start + 1} (0x{line[error.start]:02x}) "
+            break
+    return InputError(f"{path}: {where}is not UTF-8; save the file as UTF-8")
 
 
 def check_rows_file(path: Path, columns: Sequence[str]) -> None:

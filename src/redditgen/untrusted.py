@@ -38,7 +38,10 @@ def check(path: Path, most: int) -> None:
 def text(path: Path, most: int) -> str:
     """The text of a plain file of at most so many bytes, in UTF-8."""
     check(path, most)
-    return path.read_text(encoding="utf8")
+    try:
+        return path.read_text(encoding="utf8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"byte {error.start + 1} (0x{error.object[error.start]:02x}) is not UTF-8") from error
 
 
 def json_value(path: Path, most: int) -> Any:

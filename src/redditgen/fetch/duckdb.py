@@ -16,7 +16,7 @@ from redditgen.errors import InputError
 from redditgen.fetch import offline, views
 from redditgen.fetch.bigquery.tables import Tables
 from redditgen.fetch.files import PostsFile
-from redditgen.fetch.headers import complaint, refuse_line
+from redditgen.fetch.headers import complaint, refuse_line, refuse_not_utf8
 from redditgen.fetch.query import JUDGED, TABLE
 from redditgen.fetch.translation import DATASET, SCHEMA, matching, translate
 from redditgen.progress import Progress
@@ -219,6 +219,8 @@ class LocalPosts:
         if number is None:
             return InputError(f"{', '.join(str(file.path) for file in self._files)}: can't be read: {words}")
         path = self._files[number].path
+        if self._files[number].format == "CSV" and "not utf-8" in words:
+            refuse_not_utf8(path)
         if self._files[number].format == "NDJSON" and (line := _LINE.search(str(error))):
             refuse_line(path, int(line[1]))
         return InputError(f"{path}: can't be read: {words.replace(str(self._read_path(number)), str(path))}")

@@ -15,6 +15,7 @@ from typing import IO, Literal, cast
 
 from redditgen.errors import InputError
 from redditgen.fetch import offline
+from redditgen.rows import not_utf8
 
 Format = Literal["Parquet", "CSV", "NDJSON"]
 
@@ -40,8 +41,10 @@ def columns(path: Path, format: Format) -> Columns:
     read = {"Parquet": _parquet, "CSV": _csv, "NDJSON": _ndjson}[format]
     try:
         return read(path)
-    # ValueError: what the UTF-8 decoder raises.
+    # ValueError: what the UTF-8 decoder raises, and int() for thousands of digits.
     except (*_UNREADABLE, ValueError, csv.Error, duckdb.Error) as error:
+        if isinstance(error, UnicodeDecodeError):
+            refuse_not_utf8(path)
         raise InputError(f"{path}: can't be read as {format}: {complaint(error)}") from error
 
 
@@ -78,6 +81,12 @@ def _ndjson(path: Path) -> Columns:
 
 def _text(names: Iterable[str]) -> Columns:
     return [(name, "VARCHAR") for name in names]
+
+
+def refuse_not_utf8(path: Path) -> None:
+    """Raise InputError, if the file can be read once more, for the first line that is not UTF-8."""
+    with contextlib.suppress(*_UNREADABLE), _open(path) as lines:
+        raise not_utf8(path, lines)
 
 
 def refuse_line(path: Path, near: int) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from redditgen import bundled, home
 from redditgen.errors import InputError, UsageError
+from redditgen.rows import reading
 
 NSFW_SUBREDDITS = "data/nsfw_subreddits.txt"
 NSFW_WORDS = "data/nsfw_words.txt"
@@ -71,8 +72,5 @@ def _name(written: str) -> str:
 
 def _entries(path: Path) -> list[str]:
     """The lines of a list, without comments."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: can't be read as a list: {error}") from error
-    return [entry for line in lines if (entry := line.partition("#")[0].strip())]
+    with reading(path, made_by="--words needs a list, an entry a line") as file:  # that of --block is there
+        return [entry for line in file.read().splitlines() if (entry := line.partition("#")[0].strip())]

@@ -9,6 +9,7 @@ from redditgen.errors import InputError, UsageError
 from redditgen.fetch import query
 from redditgen.fetch.bigquery.statement import select
 from redditgen.fetch.query import Query
+from redditgen.rows import reading
 from redditgen.settings import FetchSettings
 
 if TYPE_CHECKING:
@@ -37,10 +38,8 @@ def read(path: Path, settings: FetchSettings) -> tuple[Query, list[str]]:
 
 
 def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: can't be read as a query for --sql: {error}") from error
+    with reading(path, made_by="--sql needs a file with a query") as file:
+        return file.read()
 
 
 def _columns(tree: "exp.Query", path: Path) -> tuple[str, ...]:
