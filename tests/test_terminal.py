@@ -151,6 +151,43 @@ def test_messages_are_added_to_a_file_as_json(redditgen: Redditgen, titles: Path
     assert [line["level"] for line in logged(tmp_path / "logs/a.jsonl")] == ["info", "error", "debug", "debug", "error"]
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "decode --log-json logs/a.jsonl --zzz",
+        "--log-json=logs/a.jsonl generate -n many",
+        "--log-json logs/a.jsonl genrate",
+        "decode --log-json=logs/a.jsonl",
+        "decode x --quiet --verbose --log-json=logs/a.jsonl",
+        "decode x --config=redditgen.toml --log-json=logs/a.jsonl",
+        "generate -n 0 --log-json=logs/a.jsonl",
+    ],
+)
+def test_what_is_wrong_with_a_command_line_is_in_the_file_that_it_names(
+    redditgen: Redditgen, tmp_path: Path, line: str
+) -> None:
+    (tmp_path / "redditgen.toml").write_text("[decode]\nzzz = 1\n" if "--config" in line else "", encoding="utf8")
+    done = redditgen(*line.split())
+    assert done.returncode == 2
+    [told] = logged(tmp_path / "logs/a.jsonl")
+    assert (told["level"], f"redditgen: {told['message']}\n") == ("error", done.stderr)
+
+
+@pytest.mark.parametrize(
+    "line", ["decode --log-json", "decode --zzz --log-json", "decode --zzz -- --log-json=a", "-h --log-json=a"]
+)
+def test_no_log_is_made_that_is_not_named_or_not_needed(redditgen: Redditgen, tmp_path: Path, line: str) -> None:
+    done = redditgen(*line.split())
+    assert done.returncode == (0 if "-h" in line else 2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_log_that_cant_be_written_hides_no_wrong_command_line(redditgen: Redditgen) -> None:
+    done = redditgen("decode", "--log-json=.", "--zzz")
+    said = "redditgen: --zzz: no such option; see redditgen decode --help\n"
+    assert (done.returncode, done.stderr) == (2, said)
+
+
 def test_a_log_that_cant_be_written_ends_no_work(redditgen: Redditgen, encoded: Path, tmp_path: Path) -> None:
     done = redditgen("--verbose", "--log-json=/dev/full", "decode", encoded)
     assert (done.returncode, done.stdout) == (0, "A nap\n" * 2)

@@ -166,9 +166,11 @@ def _exit_code() -> int:
     except ReaderGone as error:
         return error.exit_code
     except RedditgenError as error:
+        terminal.set_up_log_of(sys.argv[1:])
         _log.error("%s", error)
         return error.exit_code
     except TyperException as error:
+        terminal.set_up_log_of(sys.argv[1:])
         _log.error("%s", usage_error(error))
         return error.exit_code
     except KeyboardInterrupt:

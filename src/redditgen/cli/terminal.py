@@ -1,18 +1,21 @@
 """Standard output and error, whatever is at their other ends, and the messages that go to the latter."""
 
+import contextlib
 import datetime
 import errno
 import io
+import itertools
 import json
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO, cast
 
 from tqdm import tqdm
 
-from redditgen.errors import InputError, ReaderGone
+from redditgen.errors import InputError, ReaderGone, RedditgenError
 from redditgen.output import make_folder, writing
 from redditgen.settings import GeneralSettings
 from redditgen.web import shown
@@ -155,11 +158,25 @@ def set_up_logging(settings: GeneralSettings) -> None:
     root, ours = logging.getLogger(), logging.getLogger("redditgen")
     root.handlers = [_AboveTheBar(settings)]
     if settings.log_json:
-        make_folder(settings.log_json.parent)
-        with writing(settings.log_json):
-            root.addHandler(_JsonLines(settings.log_json))
+        _log_to(settings.log_json)
     root.setLevel(logging.INFO if settings.verbose else logging.WARNING)
     ours.setLevel(logging.DEBUG if settings.verbose else logging.INFO)
     logging.captureWarnings(True)
     if isinstance(sys.stderr, _Text):
         sys.stderr.is_watched = not settings.quiet
+
+
+def set_up_log_of(line: Sequence[str]) -> None:
+    """Open the file that --log-json names in a command line that is wrong, if that was not yet done."""
+    words = list(itertools.takewhile(lambda word: word != "--", line))
+    named = [following for word, following in itertools.pairwise(words) if word == "--log-json"]
+    named += [word.removeprefix("--log-json=") for word in words if word.startswith("--log-json=")]
+    if named and not any(isinstance(handler, _JsonLines) for handler in logging.getLogger().handlers):
+        with contextlib.suppress(RedditgenError):
+            _log_to(Path(named[-1]))
+
+
+def _log_to(path: Path) -> None:
+    make_folder(path.parent)
+    with writing(path):
+        logging.getLogger().addHandler(_JsonLines(path))
