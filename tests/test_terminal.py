@@ -280,6 +280,19 @@ def test_logs_of_nohup_and_tee_are_plain(titles: Path, tmp_path: Path) -> None:
         assert ENCODED.fullmatch(text)
 
 
+def test_completion_that_cant_be_installed_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    instead = "--show-completion prints what you may put where your shell reads it\n"
+    done = shell("redditgen --install-completion", tmp_path, HOME=f"{tmp_path}/file")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"redditgen: --install-completion: {tmp_path}/file: can't be written: File exists; {instead}"
+    homeless = "from pathlib import Path; Path.home = lambda: Path('~no-such-user').expanduser()"
+    run = f"{homeless}; import sys; sys.argv = ['', '--install-completion']; import redditgen.cli; redditgen.cli.main()"
+    done = shell(f'{sys.executable} -c "{run}"', tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"redditgen: --install-completion: no home folder is known; set HOME, or {instead}"
+
+
 @pytest.mark.slow
 def test_the_whole_chain_runs_under_cron(tmp_path: Path) -> None:
     for command, printed in (

@@ -17,7 +17,7 @@ from typer.exceptions import TyperException
 
 from redditgen import __version__, config
 from redditgen.cli import terminal
-from redditgen.errors import IdleOption, Interrupted, UsageError, did_you_mean
+from redditgen.errors import IdleOption, InputError, Interrupted, UsageError, did_you_mean
 from redditgen.interrupts import ended_like_ctrl_c
 from redditgen.options import flag
 from redditgen.settings import GeneralSettings
@@ -69,7 +69,19 @@ class Commands(typer.Typer):
 
 
 class _Group(TyperGroup):
-    """Tells of a mistyped command which one may be meant."""
+    """Tells of a mistyped command which one may be meant, and of completion why it is not installed."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except (typer.Exit, typer.Abort):  # which are RuntimeErrors
+            raise
+        except (OSError, RuntimeError) as error:  # of --install-completion: no other option here does a thing
+            why = "no home folder is known; set HOME, or"
+            if isinstance(error, OSError):
+                why = f"{error.filename}: can't be written: {error.strerror};"
+            instead = "--show-completion prints what you may put where your shell reads it"
+            raise InputError(f"--install-completion: {why} {instead}") from error
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args[0] not in self.commands and not ctx.resilient_parsing:
