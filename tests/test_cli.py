@@ -179,7 +179,7 @@ def test_bash_completes_commands_and_options(tmp_path: Path) -> None:
         "generate",
         "--keywords --keywords-from",
         "--partial",
-        "--no-sfw",
+        "--no-sfw --no-review --no-dry-run --no-refresh --no-skip-existing --no-overwrite --no-quiet --no-verbose",
         "",  # so that bash looks for files
         "complete -o default -F _redditgen_completion redditgen",
     ]

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shlex
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from conftest import Redditgen
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from redditgen import config, settings
 from redditgen.cli import app
@@ -183,6 +185,22 @@ def test_a_value_out_of_range_is_refused_with_the_file_that_it_stands_in(redditg
     ):
         done = redditgen(*line)
         assert (done.returncode, done.stderr) == (2, f"redditgen: {message}\n")
+
+
+@pytest.mark.parametrize("name", app.kinds)
+def test_every_switch_that_the_file_sets_is_unset_on_the_command_line(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = config.options((app.kinds[name], settings.GeneralSettings))
+    switches = [key for key, (_, hint) in known.items() if hint in (bool, bool | None)]
+    assert {"quiet", "verbose"} <= set(switches)
+    monkeypatch.chdir(tmp_path)
+    Path("redditgen.toml").write_text(f"[{name}]\n" + "".join(f"{key} = true\n" for key in switches), encoding="utf8")
+    example = shlex.split(CliRunner().invoke(app, [name, "--help"]).output.rpartition("Example:\n")[2])[1:]
+    line = [*example, *(f"--no-{key}" for key in switches), "--print-config"]
+    done = CliRunner().invoke(app, line, catch_exceptions=False)
+    shown = tomllib.loads(done.output)[name]
+    assert {key: shown[key] for key in switches} == dict.fromkeys(switches, False)
 
 
 def test_what_the_file_says_of_another_source_is_for_that_one_alone(redditgen: Redditgen, tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from typer.exceptions import TyperException
 
 from redditgen import __version__, settings
 from redditgen.cli import terminal
-from redditgen.cli.commands import Commands, sign, usage_error
+from redditgen.cli.commands import Commands, sign
+from redditgen.cli.parser import usage_error
 from redditgen.errors import Interrupted, ReaderGone, RedditgenError, UsageError
 
 _log = logging.getLogger(__name__)

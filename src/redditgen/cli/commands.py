@@ -1,4 +1,4 @@
-"""Commands made of functions of settings: their options, on the command line or in a file, and what is wrong there."""
+"""Commands made of functions of settings: their options, on the command line or in a file."""
 
 import dataclasses
 import inspect
@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
-from typer.exceptions import TyperException
 
 from redditgen import __version__, config
 from redditgen.cli import terminal
-from redditgen.errors import IdleOption, InputError, Interrupted, UsageError, did_you_mean
+from redditgen.cli.parser import Command, Group
+from redditgen.errors import IdleOption, Interrupted, UsageError
 from redditgen.interrupts import ended_like_ctrl_c
 from redditgen.options import flag
 from redditgen.settings import GeneralSettings
@@ -35,7 +34,7 @@ class Commands(typer.Typer):
     """Commands, each a function of settings whose fields are its options."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(cls=_Group, **options)
+        super().__init__(cls=Group, **options)
         self.kinds: dict[str, type[Any]] = {}
 
     def command_of(self, kind: type[Any], example: str) -> Callable[[Callable[[Any], None]], None]:
@@ -48,7 +47,7 @@ class Commands(typer.Typer):
             command.__doc__ = function.__doc__
             sign(command, [*_parameters(kind), *self.general()])
             self.kinds[function.__name__] = kind
-            self.command(function.__name__, cls=_Command, epilog=f"\b\nExample:\n  {example}")(command)
+            self.command(function.__name__, cls=Command, epilog=f"\b\nExample:\n  {example}")(command)
 
         return register
 
@@ -66,43 +65,6 @@ class Commands(typer.Typer):
             tables = {name: (kind, GeneralSettings) for name, kind in self.kinds.items()}
             ctx.default_map = config.read(path, tables).get(ctx.info_name or "")
         return path
-
-
-class _Group(TyperGroup):
-    """Tells of a mistyped command which one may be meant, and of completion why it is not installed."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        try:
-            return super().parse_args(ctx, args)
-        except (typer.Exit, typer.Abort):  # which are RuntimeErrors
-            raise
-        except (OSError, RuntimeError) as error:  # of --install-completion: no other option here does a thing
-            why = "no home folder is known; set HOME, or"
-            if isinstance(error, OSError):
-                why = f"{error.filename}: can't be written: {error.strerror};"
-            instead = "--show-completion prints what you may put where your shell reads it"
-            raise InputError(f"--install-completion: {why} {instead}") from error
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if args[0] not in self.commands and not ctx.resilient_parsing:
-            near = did_you_mean(args[0], self.commands) or f"; there are {', '.join(self.commands)}"
-            raise UsageError(f"{args[0]}: no such command{near}")
-        return super().resolve_command(ctx, args)
-
-
-class _Command(TyperCommand):
-    """Shows the options that are its own first, and those of every command under a heading of their own."""
-
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        shown: dict[str, list[Any]] = {"Arguments": [], "Options": [], "Options of every command": []}
-        for parameter in self.get_params(ctx):
-            is_general = parameter.name in _GENERAL or parameter.name == "help"
-            own = "Arguments" if parameter.param_type_name == "argument" else "Options"
-            shown["Options of every command" if is_general else own].append(parameter)
-        for heading, parameters in shown.items():
-            if parameters:
-                with formatter.section(heading):
-                    formatter.write_dl([parameter.get_help_record(ctx) for parameter in parameters])
 
 
 def sign(function: Callable[..., None], options: Iterable[inspect.Parameter]) -> None:
@@ -127,8 +89,10 @@ def _parameters(kind: type[Any], **asked_first: Callable[..., Any]) -> Iterator[
 def _parameter(field: "dataclasses.Field[Any]", hint: Any, callback: Callable[..., Any] | None) -> inspect.Parameter:
     positional = field.metadata.get("positional", False)
     make = typer.Argument if positional else typer.Option
+    is_off = field.default is False
     info = make(
-        *field.metadata.get("flags", ()),
+        *(_on_and_off(field) if is_off else field.metadata.get("flags", ())),
+        show_default=not is_off,
         help=field.metadata["help"],
         metavar=field.name.upper() if positional else None,
         callback=callback,
@@ -143,6 +107,12 @@ def _parameter(field: "dataclasses.Field[Any]", hint: Any, callback: Callable[..
         default=inspect.Parameter.empty if positional else default,
         annotation=Annotated[kind, info],
     )
+
+
+def _on_and_off(field: "dataclasses.Field[Any]") -> tuple[str, ...]:
+    """The flags of a switch that is off; what may stand in a file can be turned off again."""
+    on = flag(field)
+    return (f"{on}/--no-{on.removeprefix('--')}" if config.is_of_file(field) else on,)
 
 
 def _run(function: Callable[[Any], None], kind: type[Any], ctx: typer.Context, options: dict[str, Any]) -> None:
@@ -229,19 +199,3 @@ def _read_as_typed(value: Any) -> Any:
     if isinstance(value, str) and any("\udc80" <= letter <= "\udcff" for letter in value):
         return os.fsencode(value).decode("utf8", "replace")
     return tuple(value) if isinstance(value, list) else value
-
-
-def usage_error(error: TyperException) -> str:
-    """In one line what typer finds wrong with a command line."""
-    context, parameter = getattr(error, "ctx", None), getattr(error, "param", None)
-    see = f"; see {context.command_path} --help" if context else ""
-    if hasattr(error, "option_name") and hasattr(error, "possibilities"):
-        options = context.command.get_params(context) if context else []
-        known = [name for option in options for name in (*option.opts, *option.secondary_opts)]
-        return f"{error.option_name}: no such option{did_you_mean(error.option_name, known) or see}"
-    if parameter is None:
-        message = " ".join(error.format_message().split()).rstrip(".")
-        return f"{message[:1].lower()}{message[1:]}{see}"
-    name = parameter.metavar or max(parameter.opts, key=len)
-    wrong = error.message.partition(",")[0]
-    return f"{name}: {wrong[:1].lower()}{wrong[1:]}{see}" if wrong else f"{name}: is missing{see}"
