@@ -102,10 +102,19 @@ def job_of(source: BigQueryPosts) -> str:
 
 
 @pytest.mark.parametrize("few_rows", [REST, STORAGE], ids=["rest", "storage"])
-def test_one_table(posts: Posts, months: dict[str, list[Post]], few_rows: int) -> None:
+def test_one_table(
+    posts: Posts,
+    months: dict[str, list[Post]],
+    few_rows: int,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "redditgen")
+    monkeypatch.setattr("redditgen.progress.LINE_EVERY", 0)
     got = rows(posts(few_rows=few_rows))
     assert got == wanted(months["2019_08"])
     assert len(got) > 300
+    assert [line for line in caplog.messages if line.startswith(f"BigQuery's result: {len(got)} rows, ")]
 
 
 @pytest.mark.parametrize("few_rows", [REST, STORAGE], ids=["rest", "storage"])

@@ -1,10 +1,12 @@
 import json
+import logging
 import os
 import re
 import resource
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,10 @@ import torch
 from conftest import Redditgen, random_tensors
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from redditgen import __version__
+from redditgen import __version__, progress
 from redditgen.errors import InputError, MissingError, OutputExists, UsageError
 from redditgen.export import export
+from redditgen.gpt2 import bundle
 from redditgen.gpt2.huggingface import HuggingFaceDir
 from redditgen.gpt2.mark import LITERAL, NO_RECORDS, Mark
 from redditgen.gpt2.places import find_model
@@ -319,3 +322,20 @@ def test_what_a_killed_export_set_aside_comes_back(trained: ModelDir, tmp_path: 
     aside.mkdir()
     export(settings_of(trained, out, to="tf", skip_existing=True))
     assert names(tmp_path) == {"out"}
+
+
+def test_a_long_export_says_that_it_goes_on(
+    trained: ModelDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "redditgen")
+    monkeypatch.setattr(progress, "LINE_EVERY", 0.01)
+    write = bundle.write
+
+    def after_a_line(*arguments: Any) -> None:
+        while not caplog.messages:
+            time.sleep(0.01)
+        write(*arguments)
+
+    monkeypatch.setattr(bundle, "write", after_a_line)
+    out = export(settings_of(trained, tmp_path / "out", to="tf"))
+    assert re.fullmatch(rf"exporting to {out} goes on, \d+ s", caplog.messages[0])

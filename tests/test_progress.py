@@ -1,5 +1,7 @@
 import logging
 import re
+import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -40,3 +42,22 @@ def test_what_is_counted_comes_as_it_is_made(said: pytest.LogCaptureFixture) -> 
     assert made == [0]
     assert list(counted) == [1, 2, 3, 4]
     assert [line.partition(",")[0] for line in said.messages] == ["bake: 2 cakes", "bake: 4 cakes"]
+
+
+def test_what_can_not_be_counted_says_that_it_goes_on(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO, "redditgen")
+    before = threading.active_count()
+    with progress.going_on("bake"):
+        pass
+    with progress.going_on("bake"):  # in less than 30 s
+        time.sleep(0.1)
+    assert caplog.messages == []
+    monkeypatch.setattr(progress, "LINE_EVERY", 0.01)
+    with pytest.raises(ZeroDivisionError), progress.going_on("bake"):
+        while len(caplog.messages) < 2:
+            time.sleep(0.01)
+        raise ZeroDivisionError
+    assert all(re.fullmatch(r"bake goes on, \d+ s", line) for line in caplog.messages)
+    assert threading.active_count() == before

@@ -25,6 +25,7 @@ from redditgen.gpt2.weights import Hparams
 from redditgen.locks import writing_alone
 from redditgen.model_card import SNIPPETS, model_card
 from redditgen.output import left_beside, temporary_name, whole_folder, writing
+from redditgen.progress import going_on
 from redditgen.settings import ExportSettings
 from redditgen.sidecar import BESIDES, made_before, sidecar_path, write_sidecar
 
@@ -56,7 +57,7 @@ def export(settings: ExportSettings) -> Path:
     _tidy(out)
     if settings.skip_existing and made_before(out, settings, inputs=inputs, but=BESIDES, facts=facts, sidecar=sidecar):
         return out
-    with writing_alone(out):
+    with writing_alone(out), going_on(f"exporting to {out}"):
         _refuse_existing(out, settings.overwrite)
         model = _Model(source.hparams(), source.tokenizer(), source.tensors())
         with whole_folder(out) as temporary:

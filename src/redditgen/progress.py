@@ -2,8 +2,10 @@
 
 import logging
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -60,3 +62,21 @@ def counted(
             yield item
             if number % at_once == 0:
                 progress.update(at_once)
+
+
+@contextmanager
+def going_on(name: str) -> Iterator[None]:
+    """Say every 30 s that the block goes on, where nothing in it can be counted; on a terminal too."""
+    started, ended = time.monotonic(), threading.Event()
+
+    def tell() -> None:
+        while not ended.wait(LINE_EVERY):
+            _log.info("%s goes on, %.0f s", name, time.monotonic() - started)
+
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        teller.join()

@@ -9,6 +9,7 @@ from redditgen import dataset
 from redditgen.gpt2.places import find_model
 from redditgen.locks import writing_alone
 from redditgen.output import refuse_existing, whole
+from redditgen.progress import going_on
 from redditgen.settings import TokenizeSettings
 from redditgen.sidecar import BESIDES, made_before, write_sidecar
 
@@ -21,7 +22,7 @@ def tokenize(settings: TokenizeSettings) -> dict[str, int]:
     paths = dataset.files(settings.dataset)
     if settings.skip_existing and (before := made_before(out, settings, inputs=paths, but=BESIDES)):
         return dict(before["counts"])
-    with writing_alone(out):
+    with writing_alone(out), going_on(f"tokenizing {settings.dataset}"):
         refuse_existing(out, settings.overwrite)
         chunks = list(dataset.chunks(paths, model.tokenizer(), settings.record_tokens, settings.combine))
         counts = Counter(chunks=len(chunks), tokens=sum(map(len, chunks)))

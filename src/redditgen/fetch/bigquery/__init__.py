@@ -19,7 +19,7 @@ from redditgen.fetch.bigquery.reasons import Request, over_the_limit
 from redditgen.fetch.bigquery.tables import Tables
 from redditgen.fetch.query import TABLE
 from redditgen.interrupts import ended_like_ctrl_c
-from redditgen.progress import LINE_EVERY
+from redditgen.progress import LINE_EVERY, Progress
 from redditgen.quiet import quiet
 
 if TYPE_CHECKING:
@@ -118,13 +118,14 @@ class BigQueryPosts:
             page_rows=self._page_rows,
             few_rows=self._few_rows,
         )
-        with closing(batches):
+        with closing(batches), Progress("BigQuery's result", unit="rows") as progress:
             while True:
                 with errors.own(self._request):
                     batch = next(batches, None)
                 if batch is None:
                     return
                 yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+                progress.update(batch.num_rows)
 
     def facts(self) -> dict[str, Any]:
         """What a sidecar tells of the source; not the project, whose name may be a person's."""
