@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -153,6 +154,22 @@ def test_an_interruption_leaves_the_part_and_says_so(outputs: list[Path], caplog
         raise KeyboardInterrupt
     assert "out.txt: not whole yet; the same command goes on with it" in caplog.text
     assert write(outputs) == [1, 2]
+
+
+def test_an_interruption_behind_the_last_name_leaves_nothing_and_does_not_call_it_unfinished(
+    outputs: list[Path], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delete = shutil.rmtree
+
+    def interrupted(folder: Path) -> None:
+        monkeypatch.setattr(shutil, "rmtree", delete)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "rmtree", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(outputs)
+    assert caplog.messages == []
+    assert sorted(outputs[0].parent.iterdir()) == sorted(outputs)
 
 
 def test_bad_input_leaves_nothing(outputs: list[Path]) -> None:

@@ -150,7 +150,8 @@ def _move(folder: Path, outputs: Sequence[Path]) -> None:
 
 
 def _leave(folder: Path, output: Path, error: BaseException) -> None:
-    if isinstance(error, InputError) or not (folder / _STATE).exists():
+    is_begun = (folder / _STATE).exists() and (folder / "0").exists()  # which gets the last of the names
+    if isinstance(error, InputError) or not is_begun:
         shutil.rmtree(folder, ignore_errors=True)
     elif not isinstance(error, OutputExists):
         _log.warning("%s: not whole yet; the same command goes on with it", output)
