@@ -119,6 +119,25 @@ def test_without_bitsandbytes_its_command_is_named_where_it_would_help() -> None
         chosen(work("1558M"), replace(asked, weight_bits=4), room(30 * GB))
 
 
+@pytest.mark.parametrize(
+    ("given", "memory", "advice"),
+    [
+        ({"train": "full"}, 8.0, "--train lora fits"),
+        ({"train": "layers"}, 4.0, "--train lora --weight-bits 8 fits"),
+        ({"train": "full", "weight_bits": 32}, 4.0, "--train lora --weight-bits 8 fits"),
+        ({"train": "lora", "weight_bits": 16}, 4.0, "--train lora --weight-bits 8 fits"),
+        ({"train": "lora", "weight_bits": 16}, 2.4, "--train lora --weight-bits 4 fits"),
+        ({"train": "lora", "weight_bits": 16}, 1.0, "take a smaller --model"),
+        ({}, 1.0, "take a smaller --model"),
+    ],
+)
+def test_where_the_options_leave_no_plan_those_are_named_that_would(
+    given: dict[str, Any], memory: float, advice: str
+) -> None:
+    with pytest.raises(InputError, match=rf"\); {advice}$"):
+        chosen(work("1558M"), replace(Asked("bfloat16"), **given), room(int(memory * GB)))
+
+
 def test_a_lighter_plan_halves_the_records_and_then_computes_twice() -> None:
     steps = []
     lighter = Plan().lighter(rows=5, length=10)

@@ -117,7 +117,7 @@ def chosen(work: Work, asked: Asked, room: int) -> Plan:
     needed = (predicted(work, least) + OUTSIDE) / (1 - FRAGMENTED)
     raise InputError(
         f"--memory: {(room + OUTSIDE) / (1 - FRAGMENTED) / 1e9:.1f} GB hold no training of this model; the least takes "
-        f"{needed / 1e9 + 0.05:.1f} GB ({least}){_with_bitsandbytes(work, asked, room)}; take a smaller --model"
+        f"{needed / 1e9 + 0.05:.1f} GB ({least}){_with_bitsandbytes(work, asked, room)}; {_advice(work, asked, room)}"
     )
 
 
@@ -133,6 +133,16 @@ def _with_bitsandbytes(work: Work, asked: Asked, room: int) -> str:
     more = replace(asked, has_bitsandbytes=True)
     helps = not asked.has_bitsandbytes and any(predicted(work, plan) <= room for plan in _plans(work, more))
     return f", or less with bitsandbytes: {INSTALL_BITSANDBYTES}" if helps else ""
+
+
+def _advice(work: Work, asked: Asked, room: int) -> str:
+    """What would fit if the options did not rule it out, the best of it; else a smaller model."""
+    free = replace(asked, train="lora" if asked.train == "lora" else None, weight_bits=None)
+    fitting = next((plan for plan in _plans(work, free) if predicted(work, plan) <= room), None)
+    if fitting is None:
+        return "take a smaller --model"
+    weight_bits = f" --weight-bits {fitting.weight_bits}" if fitting.weight_bits < 16 else ""
+    return f"--train {fitting.train}{weight_bits} fits"
 
 
 def _plans(work: Work, asked: Asked) -> Iterator[Plan]:
