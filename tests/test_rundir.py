@@ -1,6 +1,7 @@
 import errno
 import itertools
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -251,6 +252,17 @@ def test_a_model_is_found_in_its_folder_before_those_that_come_with_redditgen(mo
     (tmp_path / "mini").mkdir()
     (tmp_path / "mini/hparams.json").write_text("{}", encoding="utf8")
     assert find_model("mini", tmp_path).path == tmp_path / "mini"
+
+
+def test_verbose_says_which_model_and_which_checkpoint_were_taken(
+    run: ModelDir, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "mini").mkdir()
+    (tmp_path / "mini/hparams.json").write_text("{}", encoding="utf8")
+    with caplog.at_level(logging.DEBUG, logger="redditgen"):
+        find_model("mini", tmp_path)
+        find_run("run1", run.path.parent)
+    assert caplog.messages == [f"model mini: {tmp_path / 'mini'}", f"run run1: {run.path} at step 3"]
 
 
 def test_a_model_is_found_by_the_path_of_its_folder(
@@ -515,3 +527,12 @@ def test_the_best_is_the_best_of_those_that_are_there_or_one_line(run: ModelDir,
         find_run("run1", run.path.parent, "best")
     measured(run, {3: 1.0, 5: 3.0, 7: 2.0, 8: 0.1})
     assert run.best().step() == 7
+
+
+def test_where_no_step_is_left_the_error_says_none(run: ModelDir) -> None:
+    measured(run, {3: 1.0})
+    (run.path / "model-3.index").unlink()
+    with pytest.raises(MissingError, match=r"checkpoint that is there \(steps none\)"):
+        run.best()
+    with pytest.raises(MissingError, match=r"model-3\.index: not there; the run has steps none "):
+        ModelDir(run.path, 3).latest()
