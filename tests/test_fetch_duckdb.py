@@ -16,6 +16,7 @@ from posts import ENDLESS, fetched, gzipped, one_post, posts, setup_for, write_n
 
 from redditgen.errors import InputError
 from redditgen.fetch import duckdb as engine
+from redditgen.fetch import offline
 from redditgen.fetch.duckdb import LocalPosts
 from redditgen.fetch.files import find
 
@@ -189,6 +190,14 @@ def test_ctrl_c_ends_a_long_query(tmp_path: Path, folder_for_temporary_files: Pa
         threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
         list(source.run(ENDLESS, {}))
     assert not list(folder_for_temporary_files.iterdir())
+
+
+def test_ctrl_c_ends_a_statement_of_the_main_thread() -> None:
+    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with offline.connect() as connection, pytest.raises(KeyboardInterrupt):
+        offline.execute(connection, "SELECT count(*) FROM range(300_000_000) AS numbers(x) WHERE x % 7 = 3").fetchall()
+    timer.join()
 
 
 def test_sigterm_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ class LocalPosts:
         self._folder = TemporaryDirectory(prefix="redditgen-")
         self._connection = offline.connect(**self._config())
         self._thread = ThreadPoolExecutor(max_workers=1)
-        self._connection.execute(f"{_OPTIONS}; CREATE SCHEMA {SCHEMA}")
+        offline.execute(self._connection, f"{_OPTIONS}; CREATE SCHEMA {SCHEMA}")
 
     def _config(self) -> dict[str, Any]:
         return {
@@ -144,7 +144,7 @@ class LocalPosts:
         if self._long_lines or not any(words in message for words in _TOO_LONG):
             return False
         self._long_lines = True
-        self._connection.execute("SET threads = 1")
+        offline.execute(self._connection, "SET threads = 1")
         self._make_views_anew()
         return True
 
@@ -172,7 +172,8 @@ class LocalPosts:
             sql = views.wildcard(name, names)
         else:
             sql = views.union(self._select(number) for number in self._tables[name])
-        self._connection.execute(f"CREATE OR REPLACE VIEW {SCHEMA}.{views.identifier(name)} AS {sql}")
+        view = f"{SCHEMA}.{views.identifier(name)}"
+        offline.execute(self._connection, f"CREATE OR REPLACE VIEW {view} AS {sql}")
         self._views.add(name)
 
     def _select(self, number: int) -> str:

@@ -57,7 +57,7 @@ def complaint(error: Exception) -> str:
 
 def _parquet(path: Path) -> Columns:
     with offline.connect() as connection:
-        result = connection.execute("SELECT * FROM read_parquet(?) LIMIT 0", [glob.escape(str(path))])
+        result = offline.execute(connection, "SELECT * FROM read_parquet(?) LIMIT 0", [glob.escape(str(path))])
         return [(name.lower(), str(type)) for name, type, *_ in result.description or []]
 
 

@@ -1,5 +1,6 @@
-"""DuckDB that keeps off the network."""
+"""DuckDB that keeps off the network, and ends as the rest does at Ctrl-C."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,3 +13,13 @@ def connect(**config: Any) -> "DuckDBPyConnection":
 
     config = {"autoinstall_known_extensions": False, "autoload_known_extensions": False} | config
     return duckdb.connect(config=config)
+
+
+def execute(connection: "DuckDBPyConnection", sql: str, parameters: Sequence[str] = ()) -> "DuckDBPyConnection":
+    """Execute a short statement in the main thread, where DuckDB makes a RuntimeError of Ctrl-C."""
+    try:
+        return connection.execute(sql, parameters)
+    except RuntimeError as error:
+        if str(error) == "Query interrupted":
+            raise KeyboardInterrupt from error
+        raise
