@@ -477,7 +477,7 @@ def extrapolated(found: Sequence[Found], n: int) -> Found:
         n=n,
         seconds=at(few.seconds, many.seconds),
         cpu=at(few.cpu, many.cpu),
-        first=min(at(few.first, many.first), at(few.seconds, many.seconds)),
+        first=max(min(at(few.first, many.first), at(few.seconds, many.seconds)), few.first, many.first),
         finished=many.finished / many.n * n,
         tokens=many.tokens / many.n * n,
         of_titles=many.of_titles / many.n * n,
