@@ -65,6 +65,7 @@ def test_what_was_generated_may_be_prompts(generating: Generating, tmp_path: Pat
     [
         ("a.csv", "", r"a\.csv: is empty; a CSV with a header line is needed"),
         ("a.csv", "category,keywords\n", r"a\.csv: holds no prompt; a row each is needed below the header"),
+        ("a.csv", "categ,keywords\ncats,ball\n", r"a\.csv: column categ: is not known; did you mean category\?"),
         ("a.csv", "title\nx\n", r"a\.csv: has no column category, keywords or n; it has title"),
         ("a.csv", "category,n\ncats,1\ncats,many\n", r"a\.csv: row 2: n must be a whole number from 1, not 'many'"),
         ("a.csv", "category,n\ncats,0\n", r"a\.csv: row 1: n must be a whole number from 1, not '0'"),

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -49,3 +51,28 @@ def test_under_nohup_a_terminal_may_go() -> None:
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("ending", ["let_a_second_ctrl_c_end_at_once", "let_ctrl_c_only_hasten"])
+def test_ctrl_c_ends_at_once_what_is_ending(ending: str) -> None:
+    """Also where the interpreter waits for a thread, which else ends with the signal or aborts."""
+    program = f"""
+import threading, time
+from redditgen.interrupts import {ending}
+{ending}(130)
+threading.Thread(target=time.sleep, args=(60,)).start()
+try:
+    print("there", flush=True)
+    "{ending}" == "let_ctrl_c_only_hasten" or time.sleep(60)
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    with process:
+        assert process.stdout and process.stdout.readline() == "there\n"
+        if ending == "let_a_second_ctrl_c_end_at_once":
+            process.send_signal(signal.SIGINT)
+            assert process.stdout.readline() == "interrupted\n"
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 130

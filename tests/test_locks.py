@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import Redditgen
 
-from redditgen.errors import RedditgenError
+from redditgen.errors import InputError, RedditgenError
 from redditgen.locks import alone, writing_alone
 
 HOLD = """
@@ -141,3 +142,10 @@ def test_each_command_leaves_an_output_alone_that_another_process_writes(
     again = redditgen(*words, "--skip-existing")
     assert (again.returncode, "skipped" in again.stderr) == (0, True)
     assert not folder.exists()
+
+
+def test_a_folder_that_can_not_be_made_is_told_by_the_outputs_name(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    output = tmp_path / "file/titles.csv"
+    with pytest.raises(InputError, match=f"^{re.escape(str(output))}: can't be written: "), writing_alone(output):
+        pass

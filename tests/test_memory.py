@@ -113,7 +113,7 @@ def test_what_fits_nowhere_says_what_would_be_needed(has_bitsandbytes: bool) -> 
 
 def test_without_bitsandbytes_its_command_is_named_where_it_would_help() -> None:
     asked = Asked("bfloat16", has_bitsandbytes=False)
-    with pytest.raises(InputError, match=r"or less with bitsandbytes: pip install 'redditgen\[bitsandbytes\]'"):
+    with pytest.raises(InputError, match=r"or less with bitsandbytes: pip install 'bitsandbytes>=0\.49'"):
         chosen(work("1558M"), asked, room(3 * GB))
     with pytest.raises(MissingError, match=r"^--weight-bits 4: needs bitsandbytes; install it with: pip install"):
         chosen(work("1558M"), replace(asked, weight_bits=4), room(30 * GB))

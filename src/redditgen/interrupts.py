@@ -1,5 +1,6 @@
 """What asks a command to end, alike or as a question between two steps: Ctrl-C, SIGTERM, a terminal that is gone."""
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -44,6 +45,33 @@ def ended_like_ctrl_c() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def let_a_second_ctrl_c_end_at_once(code: int) -> None:
+    """From here on Ctrl-C interrupts once; the next one ends the process with `code`, as a kill would.
+
+    It comes while the first one waits for libraries' threads, which abort where they are interrupted.
+    """
+    came = False
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal came
+        if came:
+            os._exit(code)
+        came = True
+        raise KeyboardInterrupt
+
+    _handle_ctrl_c(interrupt)
+
+
+def let_ctrl_c_only_hasten(code: int) -> None:
+    """From here on, when all is done but for the interpreter's own end, Ctrl-C is the end, with the same code."""
+    _handle_ctrl_c(lambda number, frame: os._exit(code))
+
+
+def _handle_ctrl_c(handler: Callable[[int, FrameType | None], None]) -> None:
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as in the background of a shell
+        signal.signal(signal.SIGINT, handler)
 
 
 def _endings() -> list[signal.Signals]:

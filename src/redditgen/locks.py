@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from redditgen.errors import RedditgenError
-from redditgen.output import make_folder
+from redditgen.output import writing
 
 _LOCKS = Path("/proc/locks")
 
@@ -55,7 +55,8 @@ def writing_alone(output: Path) -> Iterator[Path]:
     """
     folder = _beside(output)
     missing = [place for place in folder.parents if not place.exists()]
-    make_folder(folder)
+    with writing(output):
+        folder.mkdir(parents=True, exist_ok=True)
     try:
         with alone(folder, f"writing {output}"):
             try:

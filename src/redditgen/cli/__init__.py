@@ -17,6 +17,7 @@ from redditgen.cli import terminal
 from redditgen.cli.commands import Commands, sign
 from redditgen.cli.parser import usage_error
 from redditgen.errors import Interrupted, ReaderGone, RedditgenError, UsageError
+from redditgen.interrupts import let_a_second_ctrl_c_end_at_once, let_ctrl_c_only_hasten
 
 _log = logging.getLogger(__name__)
 
@@ -157,7 +158,10 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     terminal.open_streams()
     terminal.set_up_logging(settings.GeneralSettings())
-    sys.exit(_exit_code())
+    let_a_second_ctrl_c_end_at_once(Interrupted.exit_code)
+    code = _exit_code()
+    let_ctrl_c_only_hasten(code)
+    sys.exit(code)
 
 
 def _exit_code() -> int:

@@ -47,7 +47,8 @@ class Commands(typer.Typer):
             command.__doc__ = function.__doc__
             sign(command, [*_parameters(kind), *self.general()])
             self.kinds[function.__name__] = kind
-            self.command(function.__name__, cls=Command, epilog=f"\b\nExample:\n  {example}")(command)
+            does = inspect.getdoc(function)  # or else the list of commands would cut it off
+            self.command(function.__name__, cls=Command, short_help=does, epilog=f"\b\nExample:\n  {example}")(command)
 
         return register
 

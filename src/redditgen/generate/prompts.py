@@ -2,14 +2,14 @@
 
 import itertools
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
 from redditgen import keywords as keyword_rules
 from redditgen.encode.spacy_keywords import finder
-from redditgen.errors import InputError, UsageError
+from redditgen.errors import InputError, UsageError, did_you_mean
 from redditgen.gpt2.mark import Mark
 from redditgen.settings import EncodeSettings, GenerateSettings
 from redditgen.tables import table
@@ -90,6 +90,7 @@ def _from_file(path: Path, n: int) -> Iterator[Ask]:
         names = [name for name in COLUMNS if name in prompts.columns]
         if not names:
             raise InputError(f"{path}: has no column category, keywords or n; it has {', '.join(prompts.columns)}")
+        _refuse_misspelt(path, prompts.columns)
         number = 0
         for number, cells in enumerate(prompts.rows(names), start=1):
             row = dict(zip(names, map(str.strip, cells), strict=True))
@@ -98,6 +99,14 @@ def _from_file(path: Path, n: int) -> Iterator[Ask]:
             yield Ask(prompt, _count(row.get("n") or str(n), place), place)
         if not number:
             raise InputError(f"{path}: holds no prompt; a row each is needed below the header")
+
+
+def _refuse_misspelt(path: Path, columns: Sequence[str]) -> None:
+    """Other columns may stand in the file, but none that is meant and would be left out."""
+    missing = [name for name in COLUMNS if name not in columns]
+    for column in columns:
+        if column and column not in COLUMNS and (meant := did_you_mean(column, missing)):
+            raise InputError(f"{path}: column {column}: is not known{meant}")
 
 
 def _count(text: str, place: str) -> int:

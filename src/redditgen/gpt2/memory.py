@@ -15,7 +15,7 @@ from redditgen.gpt2.weights import Hparams
 OUTSIDE = 500_000_000
 FRAGMENTED = 0.075  # share of the memory that allocators lose between blocks
 AT_ONCE = {"cpu": 2048, "cuda": 16_384}  # positions; more together are no faster
-INSTALL_BITSANDBYTES = "pip install 'redditgen[bitsandbytes]'"
+INSTALL_BITSANDBYTES = "pip install 'bitsandbytes>=0.49'"
 
 TRAINED = ("full", "layers", "head", "lora")
 # For each token and layer, in widths: float32 (the layer's input and middle), and those of the computing
