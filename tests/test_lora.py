@@ -138,9 +138,7 @@ def test_the_seed_draws_the_adapters_and_no_other_number(hparams: Hparams) -> No
 
 def test_without_bitsandbytes_the_error_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "bitsandbytes", None)
-    with pytest.raises(
-        MissingError, match=r"need bitsandbytes; install it with: pip install 'redditgen\[bitsandbytes\]'"
-    ):
+    with pytest.raises(MissingError, match=r"need bitsandbytes; install it with: pip install 'bitsandbytes>=0\.49'"):
         bitsandbytes()
 
 
