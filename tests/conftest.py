@@ -2,11 +2,13 @@
 
 import errno
 import json
+import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from itertools import product
@@ -18,7 +20,7 @@ import pytest
 import ray_nodes
 from bigquery_emulator import Emulator, Missing, running
 
-from redditgen import markup, tf1
+from redditgen import markup, progress, tf1
 from redditgen.engines import Write
 from redditgen.errors import MissingError
 from redditgen.finetune import finetune
@@ -37,6 +39,7 @@ OPENAI = Path(__file__).parents[2] / "shared/data/openai-124M"
 
 Settings = Callable[..., FinetuneSettings]
 Redditgen = Callable[..., subprocess.CompletedProcess[str]]
+TakesLong = Callable[[Any, str], None]
 Generating = Callable[..., GenerateSettings]
 Scripted = Callable[[Callable[[str, int], str]], "Engine"]
 
@@ -53,6 +56,25 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", to_here)
+
+
+@pytest.fixture
+def takes_long(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> TakesLong:
+    """Has a function of a module wait until redditgen has said something, which it does soon."""
+    caplog.set_level(logging.INFO, "redditgen")
+    monkeypatch.setattr(progress, "LINE_EVERY", 0.01)
+
+    def slow_down(module: Any, name: str) -> None:
+        function = getattr(module, name)
+
+        def after_a_line(*arguments: Any) -> None:
+            while not caplog.messages:
+                time.sleep(0.01)
+            function(*arguments)
+
+        monkeypatch.setattr(module, name, after_a_line)
+
+    return slow_down
 
 
 @pytest.fixture

@@ -1,22 +1,20 @@
 import json
-import logging
 import os
 import re
 import resource
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import Redditgen, random_tensors
+from conftest import Redditgen, TakesLong, random_tensors
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from redditgen import __version__, progress
+from redditgen import __version__
 from redditgen.errors import InputError, MissingError, OutputExists, UsageError
 from redditgen.export import export
 from redditgen.gpt2 import bundle
@@ -325,17 +323,8 @@ def test_what_a_killed_export_set_aside_comes_back(trained: ModelDir, tmp_path: 
 
 
 def test_a_long_export_says_that_it_goes_on(
-    trained: ModelDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    trained: ModelDir, tmp_path: Path, takes_long: TakesLong, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "redditgen")
-    monkeypatch.setattr(progress, "LINE_EVERY", 0.01)
-    write = bundle.write
-
-    def after_a_line(*arguments: Any) -> None:
-        while not caplog.messages:
-            time.sleep(0.01)
-        write(*arguments)
-
-    monkeypatch.setattr(bundle, "write", after_a_line)
+    takes_long(bundle, "write")
     out = export(settings_of(trained, tmp_path / "out", to="tf"))
     assert re.fullmatch(rf"exporting to {out} goes on, \d+ s", caplog.messages[0])

@@ -16,6 +16,7 @@ from posts import posts as reddit_posts
 
 from redditgen.errors import UsageError
 from redditgen.fetch import fetch
+from redditgen.locks import writing_alone
 from redditgen.settings import FetchSettings
 from redditgen.sidecar import sidecar_path
 
@@ -212,6 +213,15 @@ def test_bigquery_without_a_login_names_the_command(
     assert "gcloud auth application-default login" in done.stderr
     assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_needs_no_place_for_an_output(
+    redditgen: Redditgen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_out(monkeypatch, tmp_path)
+    with writing_alone(tmp_path / "t.csv"):
+        done = redditgen("fetch", "--from=bigquery", "--dry-run", "--out=t.csv")
+    assert "gcloud auth application-default login" in done.stderr
 
 
 @pytest.mark.bigquery

@@ -1,9 +1,7 @@
 import json
-import logging
 import os
 import re
 import subprocess
-import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Settings
+from conftest import Settings, TakesLong
 
-from redditgen import progress
 from redditgen.errors import InputError, MissingError, OutputExists, UsageError
 from redditgen.finetune import finetune
 from redditgen.gpt2.rundir import ModelDir
@@ -238,18 +235,9 @@ def test_the_tokens_are_those_of_gpt_2_simples_own_encode_dataset(
 
 
 def test_long_tokenizing_says_that_it_goes_on(
-    tokenizing: Tokenizing, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tokenizing: Tokenizing, takes_long: TakesLong, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "redditgen")
-    monkeypatch.setattr(progress, "LINE_EVERY", 0.01)
-    save = np.savez_compressed
-
-    def after_a_line(*arguments: Any) -> None:
-        while not caplog.messages:
-            time.sleep(0.01)
-        save(*arguments)
-
-    monkeypatch.setattr(np, "savez_compressed", after_a_line)
+    takes_long(np, "savez_compressed")
     settings = tokenizing()
     tokenize(settings)
     assert re.fullmatch(rf"tokenizing {settings.dataset} goes on, \d+ s", caplog.messages[0])

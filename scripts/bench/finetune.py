@@ -161,7 +161,7 @@ class Found:
         return (last.tokens - first.tokens) / (last.at - first.at)
 
 
-def peers(python: Path | None, rate: str | None) -> dict[str, Peer]:
+def peers(python: Path | None, rate: str | None, loss_on: str | None) -> dict[str, Peer]:
     def upstream(folder: Path, seconds: float) -> list[str | Path]:
         code = RUN_UPSTREAM.replace('"124M"', f'"124M", learning_rate={rate}') if rate else RUN_UPSTREAM
         return [python or "", "-c", code, folder / "train.txt"]
@@ -174,6 +174,7 @@ def peers(python: Path | None, rate: str | None) -> dict[str, Peer]:
     def ours(folder: Path, seconds: float) -> list[str | Path]:
         options = ["--model=124M", "--run=redditgen", "--steps=1000000", f"--time-limit={seconds:.0f}s"]
         options += ["--print-every=1", f"--val={folder / 'val.txt'}", *([f"--learning-rate={rate}"] if rate else [])]
+        options += [f"--loss-on={loss_on}"] if loss_on else []
         return [sys.executable, "-m", "redditgen", "finetune", folder / "train.txt", *options]
 
     found = (
@@ -374,6 +375,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1, help="one peer after another, so many times")
     parser.add_argument("--only", action="append", choices=(UPSTREAM, TRAINER, OURS))
     parser.add_argument("--learning-rate", help="of all peers, instead of each one's own")
+    parser.add_argument("--loss-on", choices=("record", "title"), help="of redditgen [default: its own]")
     parser.add_argument("--tf1-python", type=Path, help="[default: as redditgen finetune]")
     options = parser.parse_args()
     wanted = options.only or [UPSTREAM, TRAINER, OURS]
@@ -390,7 +392,7 @@ def main() -> None:
         held_out = prepare(options.dataset, options.model, options.vocabulary, folder)
         found = []
         for _ in range(options.rounds):
-            for peer in (peers(python, options.learning_rate)[name] for name in wanted):
+            for peer in (peers(python, options.learning_rate, options.loss_on)[name] for name in wanted):
                 found.append(measure(peer, folder, options.seconds, held_out if options.model == "mini" else None))
                 print(shown(found[-1:]), file=sys.stderr, flush=True)
         print(f"{options.model}, {options.seconds:.0f} s each; {machine()}\n\n{shown(found)}")

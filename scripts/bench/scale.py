@@ -25,8 +25,14 @@ RATES = {
     "fetch": (862_000, "posts a second, of ten times 1.13 million (scripts/bench/fetch.py --posts ...)"),
     "encode": (768, "titles a second, start-up included (scripts/bench/encode.py titles.csv --reference ...)"),
     "read": (12_000, "records a second, of 300,000, that finetune reads before it learns (it says so itself)"),
-    "mini": (230, "records a second that finetune learns (scripts/bench/finetune.py ... --model mini)"),
-    "124M": (19.4, "records a second that finetune learns (scripts/bench/finetune.py ... --model 124M)"),
+    "mini": (
+        230,
+        "records a second that it learns (scripts/bench/finetune.py ... --model mini --loss-on record)",
+    ),
+    "124M": (
+        19.4,
+        "records a second that it learns (scripts/bench/finetune.py ... --model 124M --loss-on record)",
+    ),
     "generate": (1_041, "titles a second of mini, all filters on (scripts/bench/generate.py --run ... --n 10000)"),
     "network": (125e6, "bytes a second between nodes; not measured: 1 Gbit/s"),
 }

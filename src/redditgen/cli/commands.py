@@ -161,7 +161,7 @@ class _Given:
             if (origin := self._origins[error.field]) == _LINE:
                 raise
             _log.debug("%s; that of %s is left out", error, origin)
-            [self._values[error.field]] = (field.default for field in fields if field.name == error.field)
+            self._values |= {field.name: field.default for field in fields if field.name == error.field}
             self._origins[error.field] = _DEFAULT
             return self.settings(kind)
         except UsageError as error:

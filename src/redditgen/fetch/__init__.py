@@ -4,7 +4,7 @@ import dataclasses
 import logging
 import textwrap
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -74,7 +74,7 @@ def fetch(settings: FetchSettings) -> FetchCounts:
         titles_file.check(settings.out)
         if settings.skip_existing and (before := _made_before(settings)):
             return FetchCounts(**before["counts"])
-        with writing_alone(settings.out):
+        with nullcontext() if settings.dry_run else writing_alone(settings.out):
             refuse_existing(settings.out, settings.overwrite or settings.dry_run)
             with sources.posts(settings) as posts:
                 _refuse_own_output(posts.inputs, settings.out)
