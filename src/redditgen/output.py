@@ -18,6 +18,9 @@ from pathlib import Path
 
 from redditgen.errors import InputError, OutputExists
 
+WRITER = r"([0-9a-f]{8})\.([0-9]+)"
+"""In a temporary name, who writes there: the machine and the process."""
+
 _A_WEEK = 7 * 86_400  # seconds
 
 
@@ -95,7 +98,7 @@ def left_beside(path: Path, ending: str = "tmp") -> list[Path]:
     """
     found = []
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.{ending}"):
-        named = re.fullmatch(r"([0-9a-f]{8})\.([0-9]+)", left.name[len(path.name) + 2 : -len(ending) - 1])
+        named = re.fullmatch(WRITER, left.name[len(path.name) + 2 : -len(ending) - 1])
         if named and (_has_ended(int(named[2])) if named[1] == _machine() else _is_old(left)):
             found.append(left)
     return found

@@ -27,15 +27,14 @@ from redditgen.gpt2.metrics import Metrics, best
 from redditgen.gpt2.plot import NAME as PLOT
 from redditgen.gpt2.tokenizer import Tokenizer
 from redditgen.gpt2.weights import Hparams
-from redditgen.output import make_folder, whole, whole_folder
+from redditgen.output import WRITER, make_folder, whole, whole_folder
 
 if TYPE_CHECKING:
     from redditgen.gpt2.weights import Tensors
 
 BEST = "best"  # for the number of a step
-_LEFT = re.compile(
-    r"\.(?!ctranslate2-).+\.[0-9a-f]{8}\.\d+\.tmp"
-)  # by a process that was killed while it wrote a file of a run
+# By a process that was killed while it wrote a file of a run.
+_LEFT = re.compile(rf"\.(?!ctranslate2-).+\.{WRITER}\.tmp")
 FINISHED = "finetune"  # beside this name lies the sidecar of a finished run
 BEGUN = "begun"  # and beside this one that of the command that has begun last
 _STEP = re.compile("[0-9]{1,18}")
