@@ -9,39 +9,32 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
-from itertools import product
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import ray_nodes
-from bigquery_emulator import Emulator, Missing, running
 
-from redditgen import markup, progress, tf1
-from redditgen.engines import Write
+from redditgen.engines.gpt2simple import tf1_environment
 from redditgen.errors import MissingError
-from redditgen.finetune import finetune
-from redditgen.generate.stage import ENGINES
+from redditgen.finetune.command import finetune
+from redditgen.generate.session import ENGINE_WRITERS
 from redditgen.gpt2 import tokenizer
-from redditgen.gpt2.rundir import ModelDir
-from redditgen.gpt2.weights import Hparams
-from redditgen.markup import Record
-from redditgen.records import records
+from redditgen.gpt2.hyperparameters import Hyperparameters
+from redditgen.gpt2.model_dir import ModelDir
+from redditgen.runtime import progress
 from redditgen.settings import FinetuneSettings, GenerateSettings
+from redditgen.titles.record import build
+from redditgen.titles.record_reader import read_records
+from tests.support import ray_nodes
+from tests.support.bigquery_emulator import Emulator, Missing, running
+from tests.support.fixture_types import Generating, Redditgen, Scripted, Settings, TakesLong
+from tests.support.scripted_engine import ScriptedEngine
+from tests.support.tiny_model import N_CTX, N_VOCAB, example_records, random_tensors
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tiny model's matrices only lose by threads
-
-N_VOCAB, N_CTX = 340, 64
-OPENAI = Path(__file__).parents[2] / "shared/data/openai-124M"
-
-Settings = Callable[..., FinetuneSettings]
-Redditgen = Callable[..., subprocess.CompletedProcess[str]]
-TakesLong = Callable[[Any, str], None]
-Generating = Callable[..., GenerateSettings]
-Scripted = Callable[[Callable[[str, int], str]], "Engine"]
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +55,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 def takes_long(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> TakesLong:
     """Has a function of a module wait until redditgen has said something, which it does soon."""
     caplog.set_level(logging.INFO, "redditgen")
-    monkeypatch.setattr(progress, "LINE_EVERY", 0.01)
+    monkeypatch.setattr(progress, "LINE_INTERVAL", 0.01)
 
     def slow_down(module: Any, name: str) -> None:
         function = getattr(module, name)
@@ -105,24 +98,11 @@ def ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _records() -> Iterator[Record]:
-    """160 titles, each twice, with other keywords the second time."""
-    adjectives = ("old", "lazy", "tiny", "happy", "fluffy")
-    doings = ("sleeps on the sofa", "plays with a ball", "steals my dinner", "waits at the door")
-    ends = ("", " again", " every day", ", what now?")
-    for (category, animal), adjective, doing, end in product(
-        (("cats", "cat"), ("dogs", "dog")), adjectives, doings, ends
-    ):
-        title = f"My {adjective} {animal} {doing}{end}"
-        for keywords in (f"{adjective} {animal}", doing.split()[-1]):
-            yield Record(category=category, keywords=keywords, title=title)
-
-
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Encoded text as encode writes it: 320 records of cats and dogs, in random order."""
     path = tmp_path_factory.mktemp("data") / "titles_encoded.txt"
-    lines = [markup.build(record) + "\n" for record in _records()]
+    lines = [build(record) + "\n" for record in example_records()]
     np.random.default_rng(0).shuffle(lines)
     path.write_text("".join(lines), encoding="utf8")
     return path
@@ -141,7 +121,7 @@ def dynamic(dataset: Path, tmp_path: Path) -> Path:
     """The titles of the dataset as encode --dynamic writes them."""
     lines = {
         record.title: {"category": record.category, "keywords": (record.title or "").split(), "title": record.title}
-        for record in records(dataset)
+        for record in read_records(dataset)
     }
     path = tmp_path / "titles.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines.values()), encoding="utf8")
@@ -151,28 +131,23 @@ def dynamic(dataset: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def titles() -> list[str]:
     """The different titles of the dataset."""
-    return list(dict.fromkeys(record.title or "" for record in _records()))
+    return list(dict.fromkeys(record.title or "" for record in example_records()))
 
 
 @pytest.fixture(scope="session")
-def hparams() -> Hparams:
-    return Hparams(n_vocab=N_VOCAB, n_ctx=N_CTX, n_embd=32, n_head=2, n_layer=2)
+def hyperparameters() -> Hyperparameters:
+    return Hyperparameters(n_vocab=N_VOCAB, n_ctx=N_CTX, n_embd=32, n_head=2, n_layer=2)
 
 
 @pytest.fixture(scope="session")
-def model_dir(tmp_path_factory: pytest.TempPathFactory, hparams: Hparams) -> Path:
+def model_dir(tmp_path_factory: pytest.TempPathFactory, hyperparameters: Hyperparameters) -> Path:
     """A folder of base models with one in it, `tiny`, of random weights."""
     folder = tmp_path_factory.mktemp("models")
-    texts = [markup.build(record) for record in _records()]
-    ModelDir(folder / "tiny").write_base(hparams, tokenizer.train(texts, N_VOCAB), random_tensors(hparams))
+    texts = [build(record) for record in example_records()]
+    ModelDir(folder / "tiny").write_base(
+        hyperparameters, tokenizer.train_tokenizer(texts, N_VOCAB), random_tensors(hyperparameters)
+    )
     return folder
-
-
-def random_tensors(hparams: Hparams) -> dict[str, np.ndarray]:
-    """Weights as an untrained network has them, but large enough that its predictions differ clearly."""
-    rng = np.random.default_rng(0)
-    tensors = {name: rng.normal(0, 0.1, shape).astype(np.float32) for name, shape in hparams.shapes().items()}
-    return tensors | {name: 1 + tensor for name, tensor in tensors.items() if name.endswith("/g")}
 
 
 @pytest.fixture(scope="session")
@@ -219,7 +194,7 @@ def checkpoint_dir(dataset: Path, model_dir: Path, tmp_path_factory: pytest.Temp
 def tf1_python() -> Path:
     """A Python 3.7 with TensorFlow 1.15; what needs it is skipped where there is none."""
     try:
-        return tf1.find()
+        return tf1_environment.find_python()
     except MissingError as error:
         pytest.skip(str(error))
 
@@ -265,35 +240,13 @@ def generating(checkpoint_dir: Path) -> Generating:
     return make
 
 
-class Engine:
-    """Gives texts by a script instead of a model's; notes what it is asked for and when it is closed."""
-
-    def __init__(self, text_of: Callable[[str, int], str]) -> None:
-        """`text_of` makes a text of its prompt and of how many there were before it."""
-        self.text_of = text_of
-        self.asked: list[tuple[list[str], int]] = []
-        self.given = self.closed = 0
-
-    def writing(self, settings: GenerateSettings, run: ModelDir) -> AbstractContextManager[Write]:
-        return nullcontext(self.write)
-
-    def write(self, prompts: Sequence[str], seed: int) -> Generator[str]:
-        self.asked.append((list(prompts), seed))
-        try:
-            for prompt in prompts:
-                self.given += 1
-                yield self.text_of(prompt, self.given - 1)
-        finally:
-            self.closed += 1
-
-
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch) -> Scripted:
     """Puts a scripted engine in the torch engine's place."""
 
-    def put(text_of: Callable[[str, int], str]) -> Engine:
-        made = Engine(text_of)
-        monkeypatch.setitem(ENGINES, "torch", made.writing)
+    def put(text_of: Callable[[str, int], str]) -> ScriptedEngine:
+        made = ScriptedEngine(text_of)
+        monkeypatch.setitem(ENGINE_WRITERS, "torch", made.open_writer)
         return made
 
     return put

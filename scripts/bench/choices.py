@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from redditgen import bundled
-from redditgen.gpt2.rundir import ModelDir
+from redditgen.files import bundled
+from redditgen.gpt2.model_dir import ModelDir
 from redditgen.gpt2.tokenizer import Tokenizer
 
 MINI = "mini"
@@ -54,13 +54,15 @@ def redditgen(*arguments: str | Path) -> None:
 def write_random(folder: Path, vocabulary: Path) -> None:
     """A base model of mini's shape with GPT-2's vocabulary, its weights as GPT-2's are before training."""
     tokenizer = Tokenizer.load(vocabulary)
-    hparams = dataclasses.replace(ModelDir(bundled.path("models/mini")).hparams(), n_vocab=len(tokenizer))
+    hyperparameters = dataclasses.replace(
+        ModelDir(bundled.path("models/mini")).hyperparameters(), n_vocab=len(tokenizer)
+    )
     rng = np.random.default_rng(0)
     tensors = {
         name: np.ones(shape, np.float32) if name.endswith("/g") else rng.normal(0, 0.02, shape).astype(np.float32)
-        for name, shape in hparams.shapes().items()
+        for name, shape in hyperparameters.tensor_shapes().items()
     }
-    ModelDir(folder / RANDOM).write_base(hparams, tokenizer, tensors)
+    ModelDir(folder / RANDOM).write_base(hyperparameters, tokenizer, tensors)
 
 
 def measured(choice: Choice, folder: Path, seconds: int) -> tuple[int, float]:

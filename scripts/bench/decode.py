@@ -23,8 +23,8 @@ from pathlib import Path
 import listing
 from roundtrip import read_titles
 
-from redditgen.markup import Record, build
-from redditgen.sidecar import sidecar_path
+from redditgen.files.sidecar import sidecar_path
+from redditgen.titles.record import Record, build
 
 GROWTH = 1.2  # of the peak, from the smaller file to the large one
 
@@ -34,7 +34,7 @@ finally:
     import pathlib
     print("VmHWM", pathlib.Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
 """
-OURS = f"from redditgen.cli import main\ntry:\n    main(){PEAK}"
+OURS = f"from redditgen.cli.app import main\ntry:\n    main(){PEAK}"
 THEIRS = f"import sys\ntry:\n    import keyword_decode\n    keyword_decode.decode_file(*sys.argv[1:]){PEAK}"
 
 

@@ -58,7 +58,7 @@ ALIKE: dict[str, Any] = {
 IMPORT = """
 import sys, time
 from pathlib import Path
-from redditgen.fetch.dumps import import_dump
+from redditgen.fetch.dumps.import_dump import import_dump
 start = time.perf_counter()
 posts = import_dump(Path(sys.argv[1]), Path(sys.argv[2])).counts.posts
 print(f"posts={posts} rows/s={posts / (time.perf_counter() - start):.0f}")

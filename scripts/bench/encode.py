@@ -27,7 +27,7 @@ from pathlib import Path
 
 import listing
 
-from redditgen.tables import table
+from redditgen.files.tables import open_table
 
 CORES = len(os.sched_getaffinity(0))
 SAMPLED_EVERY = 0.25  # seconds
@@ -35,21 +35,21 @@ OURS, LISTING, ONE_PIPE, PIPES = "redditgen", "listing", "nlp.pipe, 1 process", 
 
 RUN_LISTING = """
 import runpy, sys, ray
-from redditgen.encode.spacy_keywords import installed_model
+from redditgen.titles.spacy_keywords import find_installed_model
 ray.init(include_dashboard=False, log_to_driver=False)
 listing = runpy.run_path(sys.argv[1])
 listing["encode_keywords"](
-    sys.argv[2], model=installed_model("en_core_web_sm"), category_field="subreddit", title_field="title",
+    sys.argv[2], model=find_installed_model("en_core_web_sm"), category_field="subreddit", title_field="title",
     out_path=sys.argv[3],
 )
 """
 RUN_PIPE = """
 import csv, sys, spacy
-from redditgen.encode.spacy_keywords import installed_model
+from redditgen.titles.spacy_keywords import find_installed_model
 number, of = map(int, sys.argv[2:])
 with open(sys.argv[1], encoding="utf8", newline="") as file:
     titles = [row["title"] for row in csv.DictReader(file)][number::of]
-for doc in spacy.load(installed_model("en_core_web_sm")).pipe(titles):
+for doc in spacy.load(find_installed_model("en_core_web_sm")).pipe(titles):
     pass
 """
 
@@ -157,7 +157,7 @@ def peers(source: Path, folder: Path, reference: Path | None) -> dict[str, Calla
 
 def cut(titles: Path, count: int, out: Path) -> int:
     """The first titles as a CSV; how many there are."""
-    with table(titles, made_by="") as posts, out.open("w", encoding="utf8", newline="") as file:
+    with open_table(titles, made_by="") as posts, out.open("w", encoding="utf8", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(("subreddit", "title"))
         there = list(itertools.islice(posts.rows(("subreddit", "title")), count))

@@ -14,12 +14,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from redditgen import dataset
-from redditgen.generate import Prompt, Title, titles
-from redditgen.gpt2.places import find_run
-from redditgen.keyword_hits import Hits
-from redditgen.novelty import THRESHOLD, Index
+from redditgen.finetune.dataset.load import read_held_out_records
+from redditgen.generate.command import generate_for_prompts
+from redditgen.generate.prompts import Prompt
+from redditgen.generate.title import Title
+from redditgen.gpt2.find import find_run
 from redditgen.settings import FinetuneSettings, GenerateSettings
+from redditgen.titles.keyword_match import KeywordMatcher
+from redditgen.titles.novelty import DEFAULT_THRESHOLD, TitleIndex
 
 FILTERS = {
     "as they come": {"require_keywords": False, "novel": False},
@@ -33,7 +35,7 @@ def prompts_of(settings: FinetuneSettings, most: int) -> list[Prompt]:
     """Of the held-out titles that have keywords, each title's first."""
     run = find_run(settings.run, settings.checkpoint_dir)
     found: dict[str | None, Prompt] = {}
-    for record in dataset.held_out(settings, run.mark(), run.tokenizer()):
+    for record in read_held_out_records(settings, run.run_info(), run.tokenizer()):
         if record.keywords:
             found.setdefault(record.title, Prompt(record.category, tuple(record.keywords.split())))
     return list(found.values())[:most]
@@ -50,18 +52,18 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=300)
     options = parser.parse_args()
     prompts = prompts_of(FinetuneSettings(dataset=options.dataset, run=options.run), options.prompts)
-    index, hits = Index.load(find_run(options.run, Path("checkpoint")).path), Hits()
+    index, matcher = TitleIndex.load(find_run(options.run, Path("checkpoint")).path), KeywordMatcher()
     print(f"{len(prompts)} prompts of held-out titles, {sum(len(p.keywords or ()) for p in prompts)} keywords in all\n")
     print(f"{'':<20}{'titles':>8}{'seconds':>9}{'hold all keywords':>19}{'new':>8}")
     for name, chosen in FILTERS.items():
         # The prompts stand for a file of them, which is not read here.
         settings = GenerateSettings(run=options.run, seed=1, unique=False, sfw=False, prompts=options.dataset, **chosen)
         began = time.monotonic()
-        made: list[Title] = list(titles(prompts, settings))
+        made: list[Title] = list(generate_for_prompts(prompts, settings))
         seconds = time.monotonic() - began
         texts = [title.title for title in made]
-        held = [all(of_one) for of_one in hits.held([(title.keywords or "").split() for title in made], texts)]
-        new = [match is None for match in index.similar_of(texts, THRESHOLD)]
+        held = [all(of_one) for of_one in matcher.find_held([(title.keywords or "").split() for title in made], texts)]
+        new = [match is None for match in index.find_copies(texts, DEFAULT_THRESHOLD)]
         print(f"{name:<20}{len(made):>8}{seconds:>9.1f}{share(held):>19}{share(new):>8}", flush=True)
 
 

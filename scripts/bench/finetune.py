@@ -45,20 +45,21 @@ from encode import below, kilobytes
 from memory import SHAPES, random_tensors
 from padding import epoch, share
 
-from redditgen import bundled, tf1
+from redditgen.engines.data.examples import tokenize_records
+from redditgen.engines.gpt2simple import tf1_environment
+from redditgen.engines.gpt2simple.interpreters import clean_environment
+from redditgen.engines.pytorch.device import best_device
+from redditgen.engines.pytorch.memory_plan import Plan
+from redditgen.engines.pytorch.network import load_network
 from redditgen.errors import RedditgenError
-from redditgen.gpt2.device import best_device
-from redditgen.gpt2.examples import examples
-from redditgen.gpt2.huggingface import HuggingFaceDir
-from redditgen.gpt2.mark import COMPACT, LITERAL
-from redditgen.gpt2.memory import Plan
-from redditgen.gpt2.networks import loaded
-from redditgen.gpt2.rundir import ModelDir
+from redditgen.files import bundled
+from redditgen.gpt2.formats.hugging_face import HuggingFaceDir
+from redditgen.gpt2.model_dir import ModelDir
+from redditgen.gpt2.run_info import COMPACT_TOKENS, LITERAL_TOKENS
 from redditgen.gpt2.tokenizer import Tokenizer
-from redditgen.interpreters import environment
-from redditgen.markup import Record, build
-from redditgen.records import records
-from redditgen.splits import is_held_out
+from redditgen.titles.record import Record, build
+from redditgen.titles.record_reader import read_records
+from redditgen.titles.splits import is_held_out
 
 CORES = len(os.sched_getaffinity(0))
 SAMPLED_EVERY = 0.5  # seconds
@@ -178,9 +179,9 @@ def peers(python: Path | None, rate: str | None, loss_on: str | None) -> dict[st
         return [sys.executable, "-m", "redditgen", "finetune", folder / "train.txt", *options]
 
     found = (
-        Peer(UPSTREAM, LITERAL, upstream, "checkpoint/gpt-2-simple", lambda step: step % 100 == 1),
-        Peer(TRAINER, COMPACT, trainer, "trained", lambda step: step % 500 == 1),
-        Peer(OURS, COMPACT, ours, "checkpoint/redditgen", lambda step: step % 50 == 1 or step % 100 == 0),
+        Peer(UPSTREAM, LITERAL_TOKENS, upstream, "checkpoint/gpt-2-simple", lambda step: step % 100 == 1),
+        Peer(TRAINER, COMPACT_TOKENS, trainer, "trained", lambda step: step % 500 == 1),
+        Peer(OURS, COMPACT_TOKENS, ours, "checkpoint/redditgen", lambda step: step % 50 == 1 or step % 100 == 0),
     )
     return {peer.name: peer for peer in found}
 
@@ -191,7 +192,7 @@ def peers(python: Path | None, rate: str | None, loss_on: str | None) -> dict[st
 def prepare(dataset: Path, model: str, vocabulary: Path, folder: Path) -> list[Record]:
     """Write the titles to learn and the model in both layouts; gives the held-out records."""
     sides: tuple[list[Record], list[Record]] = ([], [])
-    for record in records(dataset):
+    for record in read_records(dataset):
         sides[is_held_out(record.title or "", HELD_OUT, 0)].append(record)
     for name, side in zip(("train.txt", "val.txt"), sides, strict=True):
         (folder / name).write_text("".join(f"{build(record)}\n" for record in side), encoding="utf8")
@@ -232,7 +233,9 @@ def measure(peer: Peer, folder: Path, seconds: float, held_out: Sequence[Record]
         for before, step in itertools.pairwise(steps)
         if not peer.has_more(step.number)
     ]
-    learned = examples(records(folder / "train.txt"), base.tokenizer(), peer.record_tokens, base.hparams().n_ctx)
+    learned = tokenize_records(
+        read_records(folder / "train.txt"), base.tokenizer(), peer.record_tokens, base.hyperparameters().n_ctx
+    )
     lengths = learned.sequences.lengths
     saved = (HuggingFaceDir if peer.name == TRAINER else ModelDir)(work / peer.run)
     return Found(
@@ -250,7 +253,7 @@ def watched(peer: Peer, folder: Path, work: Path, seconds: float) -> tuple[list[
     """What a peer says, and its largest resident size."""
     # Threads that spin while they wait would measure whatever else the machine does.
     variables = {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
-    usual = environment() if peer.name == UPSTREAM else dict(os.environ)
+    usual = clean_environment() if peer.name == UPSTREAM else dict(os.environ)
     env = {name: value for name, value in (usual | variables).items() if name != "OMP_NUM_THREADS"}
     began, lines = time.monotonic(), list[Line]()
     process = subprocess.Popen(
@@ -311,13 +314,13 @@ def steps_of(peer: Peer, lines: Sequence[Line], metrics: Path) -> list[Step]:
 
 
 def bits_a_character(model: ModelDir | HuggingFaceDir, record_tokens: str, held_out: Sequence[Record]) -> float:
-    from redditgen.gpt2.training import evaluate
+    from redditgen.engines.pytorch.training import measure_held_out_loss
 
-    hparams = model.hparams()
-    network = loaded(hparams, model.tensors(), Plan(), best_device())
+    hyperparameters = model.hyperparameters()
+    network = load_network(hyperparameters, model.tensors(), Plan(), best_device())
     network.eval()
-    measured = examples(held_out, model.tokenizer(), record_tokens, hparams.n_ctx)
-    return evaluate(network, measured, 32).bits_per_char
+    measured = tokenize_records(held_out, model.tokenizer(), record_tokens, hyperparameters.n_ctx)
+    return measure_held_out_loss(network, measured, 32).bits_per_char
 
 
 # --- The table ---
@@ -384,7 +387,7 @@ def main() -> None:
     if options.model == "124M" and not options.vocabulary:
         sys.exit("--model 124M needs --vocabulary, a folder with GPT-2's encoder.json and vocab.bpe")
     try:
-        python = tf1.find(options.tf1_python) if UPSTREAM in wanted else None
+        python = tf1_environment.find_python(options.tf1_python) if UPSTREAM in wanted else None
     except RedditgenError as error:
         sys.exit(f"{error}")
     with tempfile.TemporaryDirectory() as name:

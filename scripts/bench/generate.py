@@ -49,15 +49,15 @@ from encode import below, kilobytes
 from finetune import UPSTREAM, Watch, machine
 from memory import SHAPES, random_tensors
 
-from redditgen import tf1
+from redditgen.engines.data.examples import tokenize_prompts, tokenize_records
+from redditgen.engines.gpt2simple import tf1_environment
+from redditgen.engines.gpt2simple.interpreters import clean_environment
 from redditgen.errors import RedditgenError
-from redditgen.gpt2.examples import examples, prompt_ids
-from redditgen.gpt2.mark import COMPACT
-from redditgen.gpt2.places import find_run
-from redditgen.gpt2.rundir import ModelDir
+from redditgen.gpt2.find import find_run
+from redditgen.gpt2.model_dir import ModelDir
+from redditgen.gpt2.run_info import COMPACT_TOKENS
 from redditgen.gpt2.tokenizer import Tokenizer
-from redditgen.interpreters import environment
-from redditgen.markup import END, START, Record
+from redditgen.titles.record import END_TOKEN, START_TOKEN, Record
 
 LENGTH, TOP_K, TEMPERATURE, BATCH = 100, 40, 0.7, 10
 SAMPLED_EVERY = 0.2  # seconds
@@ -224,7 +224,7 @@ def peers(transformers_most: int = 0) -> dict[str, Peer]:
 
 
 def sampling(setting: Setting, batch: int) -> list[str]:
-    return [str(TOP_K), str(TEMPERATURE), str(batch), END]
+    return [str(TOP_K), str(TEMPERATURE), str(batch), END_TOKEN]
 
 
 def upstream(setting: Setting, n: int, length: int) -> Command:
@@ -235,7 +235,7 @@ def upstream(setting: Setting, n: int, length: int) -> Command:
 
 def transformers(code: str, batch: int) -> Callable[[Setting, int, int], Command]:
     def command(setting: Setting, n: int, length: int) -> Command:
-        prompt = setting.opening.replace(START, END) if setting.is_compact else setting.opening
+        prompt = setting.opening.replace(START_TOKEN, END_TOKEN) if setting.is_compact else setting.opening
         options = ["hf", str(n), str(length), prompt, *sampling(setting, batch), str(int(setting.is_compact))]
         return [sys.executable, "-c", code, *options]
 
@@ -244,7 +244,7 @@ def transformers(code: str, batch: int) -> Callable[[Setting, int, int], Command
 
 def ours(*options: str) -> Callable[[Setting, int, int], Command]:
     def command(setting: Setting, n: int, length: int) -> Command:
-        raw = [f"--prefix={START}", "--truncate="] if setting.is_random or length == 1 else []
+        raw = [f"--prefix={START_TOKEN}", "--truncate="] if setting.is_random or length == 1 else []
         usual = [
             f"--run={setting.run}",
             f"--n={n}",
@@ -273,10 +273,10 @@ def prepare(options: argparse.Namespace, folder: Path, python: Path | None) -> S
     done = subprocess.run(export, cwd=folder, stderr=subprocess.PIPE, text=True)
     if done.returncode:
         sys.exit(done.stderr.strip().rpartition("\n")[2])
-    mark = ModelDir(place).mark()
+    mark = ModelDir(place).run_info()
     opening = mark.opening(max(mark.categories, key=lambda name: mark.categories[name], default=None))
-    is_compact = mark.record_tokens == COMPACT
-    behind_end = "" if mark.begins_records else opening.removeprefix(START)
+    is_compact = mark.record_tokens == COMPACT_TOKENS
+    behind_end = "" if mark.begins_records else opening.removeprefix(START_TOKEN)
     return Setting(folder, name, opening, behind_end if is_compact else opening, is_compact, python)
 
 
@@ -335,7 +335,7 @@ class LineCount:
 
 def variables(peer: Peer) -> dict[str, str]:
     # Threads that spin while they wait would measure whatever else the machine does.
-    usual = environment() if peer.name == UPSTREAM else dict(os.environ)
+    usual = clean_environment() if peer.name == UPSTREAM else dict(os.environ)
     passive = {"OMP_WAIT_POLICY": "PASSIVE", "TF_CPP_MIN_LOG_LEVEL": "3"}
     return {name: value for name, value in (usual | passive).items() if name != "OMP_NUM_THREADS"}
 
@@ -401,9 +401,10 @@ def texts_of(peer: Peer, setting: Setting, lines: Sequence[str], n: int) -> Iter
         yield from itertools.repeat(Text("", not setting.is_random, LENGTH if setting.is_random else 0), n)
     elif peer.out:
         rows = map(json.loads, (setting.folder / peer.out).read_text(encoding="utf8").splitlines())
-        is_marked = setting.model.mark().sections != ()
+        is_marked = setting.model.run_info().sections != ()
         texts = [
-            (row["prompt"], Record(row["category"], row["keywords"], row["title"], marked=is_marked)) for row in rows
+            (row["prompt"], Record(row["category"], row["keywords"], row["title"], has_sections=is_marked))
+            for row in rows
         ]
         for tokens in tokens_behind(setting, texts):
             yield Text("", True, tokens)
@@ -413,10 +414,10 @@ def texts_of(peer: Peer, setting: Setting, lines: Sequence[str], n: int) -> Iter
 
 def tokens_behind(setting: Setting, texts: Sequence[tuple[str, Record]]) -> list[int]:
     """The tokens of records behind their prompts, up to and with the end token."""
-    model, kind = setting.model, setting.model.mark().record_tokens
-    prompts = prompt_ids([prompt for prompt, _ in texts], model.tokenizer(), kind)
-    lengths = examples(
-        [record for _, record in texts], model.tokenizer(), kind, model.hparams().n_ctx
+    model, kind = setting.model, setting.model.run_info().record_tokens
+    prompts = tokenize_prompts([prompt for prompt, _ in texts], model.tokenizer(), kind)
+    lengths = tokenize_records(
+        [record for _, record in texts], model.tokenizer(), kind, model.hyperparameters().n_ctx
     ).sequences.lengths
     return [int(length) - len(prompt) for length, prompt in zip(lengths, prompts, strict=True)]
 
@@ -425,7 +426,7 @@ def tokens_of_titles(peer: Peer, setting: Setting, texts: Sequence[Text]) -> int
     ended = [text for text in texts if text.ended]
     if peer.out or not any(text.text for text in ended):
         return sum(text.tokens for text in ended)
-    rows = setting.model.tokenizer().encode([text.text + ("" if setting.is_compact else END) for text in ended])
+    rows = setting.model.tokenizer().encode([text.text + ("" if setting.is_compact else END_TOKEN) for text in ended])
     return sum(len(row.ids) + setting.is_compact for row in rows)
 
 
@@ -538,7 +539,7 @@ def main() -> None:
         sys.exit(f"--n: gpt-2-simple can make multiples of its batch, {BATCH}, alone")
     wanted = options.only or list(peers())
     try:
-        python = tf1.find(options.tf1_python) if UPSTREAM in wanted else None
+        python = tf1_environment.find_python(options.tf1_python) if UPSTREAM in wanted else None
         with tempfile.TemporaryDirectory() as name:
             setting = prepare(options, Path(name), python)
             compare(setting, peers(options.transformers_most), wanted, sorted(set(options.n)))

@@ -24,11 +24,11 @@ import spacy
 from spacy.tokens import Doc, Span, Token
 from tqdm import tqdm
 
-from redditgen.encode import encode
-from redditgen.encode.spacy_keywords import installed_model
-from redditgen.keywords import normalise, plain_quotes
-from redditgen.markup import escape
+from redditgen.encode.command import encode
 from redditgen.settings import EncodeSettings
+from redditgen.titles.keywords import normalise_keyword, straighten_quotes
+from redditgen.titles.record import escape
+from redditgen.titles.spacy_keywords import find_installed_model
 
 UNEQUAL_SHOWN = 10
 
@@ -83,7 +83,7 @@ def rows_of(doc: Doc, listed: set[str], ours: set[str]) -> set[str]:
 
 
 def row_of_lost(keyword: str, doc: Doc, ours: set[str]) -> str:
-    dashed = normalise(keyword)
+    dashed = normalise_keyword(keyword)
     if not dashed:
         return "symbols"
     if dashed in ours:
@@ -97,11 +97,11 @@ def row_of_lost(keyword: str, doc: Doc, ours: set[str]) -> str:
 
 
 def row_of_found(keyword: str, doc: Doc, listed: set[str]) -> str:
-    if keyword in map(normalise, listed):
+    if keyword in map(normalise_keyword, listed):
         return "dashes"
-    if any(token.pos_ == "PROPN" and normalise(token.text) == keyword for token in doc):
+    if any(token.pos_ == "PROPN" and normalise_keyword(token.text) == keyword for token in doc):
         return "proper nouns"
-    if any(normalise(span.text) == keyword for span in compounds(doc)):
+    if any(normalise_keyword(span.text) == keyword for span in compounds(doc)):
         return "compounds"
     return "other"
 
@@ -122,7 +122,7 @@ def compounds(doc: Doc) -> Iterator[Span]:
 def compare(titles: Sequence[str], find: Callable[[str], set[str]], folder: Path) -> Counts:
     compatible, default = (encoded(titles, folder, compat) for compat in ("listing", None))
     counts = Counts()
-    docs = spacy.load(installed_model("en_core_web_sm")).pipe(map(plain_quotes, titles))
+    docs = spacy.load(find_installed_model("en_core_web_sm")).pipe(map(straighten_quotes, titles))
     for title, doc in zip(tqdm(titles, unit="titles", disable=None), docs, strict=True):
         listed = find(title)
         count(counts, title, listed, default[title], is_equal=compatible[title] == listed)

@@ -13,8 +13,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from redditgen.encode.spacy_keywords import installed_model
-from redditgen.markup import END, START
+from redditgen.titles.record import END_TOKEN, START_TOKEN
+from redditgen.titles.spacy_keywords import find_installed_model
 
 LENGTH_MAX = 20
 MORE_THAN_ANY = 1_000_000  # keywords; a draw of up to as many as that holds the whole set but once in 100,000
@@ -70,7 +70,7 @@ def encoder(listing: Path, **changes: Any) -> Any:
     """The listing's Encoder; it writes records of keywords alone, found in `title`, unless the changes say more."""
     names = defined(listing)
     usual = {
-        "model": installed_model("en_core_web_sm"),
+        "model": find_installed_model("en_core_web_sm"),
         "category_field": None,
         "keywords_field": None,
         "title_field": None,
@@ -80,8 +80,8 @@ def encoder(listing: Path, **changes: Any) -> Any:
         "repeat": 3,
         "max_keywords": 3,
         "keyword_length_max": LENGTH_MAX,
-        "start_token": START,
-        "end_token": END,
+        "start_token": START_TOKEN,
+        "end_token": END_TOKEN,
         "DELIMS": names["DELIMS"],
         "PRONOUNS": names["PRONOUNS"],
     }

@@ -22,19 +22,27 @@ from typing import Any
 
 import numpy as np
 
-from redditgen import bundled
-from redditgen.gpt2.memory import Asked, Plan, Work, chosen, moments, predicted, room
-from redditgen.gpt2.weights import Hparams
+from redditgen.engines.pytorch.memory_plan import (
+    Plan,
+    PlanRequest,
+    Workload,
+    choose_plan,
+    memory_by_phase,
+    predict_peak,
+    usable_memory,
+)
+from redditgen.files import bundled
+from redditgen.gpt2.hyperparameters import Hyperparameters
 
-CAP = room(4_000_000_000)
+CAP = usable_memory(4_000_000_000)
 GIVEN_OUT = 0.96  # of what PyTorch's allocator reserves, which the cap is on
 SHAPES = {
-    "small": Hparams(2048, 128, 128, 4, 4),
-    "mini": Hparams(8192, 256, 256, 4, 4),
-    "124M": Hparams(50257, 1024, 768, 12, 12),
-    "355M": Hparams(50257, 1024, 1024, 16, 24),
-    "774M": Hparams(50257, 1024, 1280, 20, 36),
-    "1558M": Hparams(50257, 1024, 1600, 25, 48),
+    "small": Hyperparameters(2048, 128, 128, 4, 4),
+    "mini": Hyperparameters(8192, 256, 256, 4, 4),
+    "124M": Hyperparameters(50257, 1024, 768, 12, 12),
+    "355M": Hyperparameters(50257, 1024, 1024, 16, 24),
+    "774M": Hyperparameters(50257, 1024, 1280, 20, 36),
+    "1558M": Hyperparameters(50257, 1024, 1600, 25, 48),
 }
 TABLE: dict[str, dict[str, Any]] = {
     "124M": {"train": "full"},
@@ -90,29 +98,29 @@ def show_table(options: argparse.Namespace) -> None:
     """What must train on a 4 GB card."""
     import torch
 
-    from redditgen.gpt2.device import best_device, precision_on
+    from redditgen.engines.pytorch.device import best_device, choose_precision
 
     has_gpu = torch.cuda.is_available()
-    precision = precision_on(best_device()) if has_gpu else options.precision
+    precision = choose_precision(best_device()) if has_gpu else options.precision
     print(f"batches of {options.batch} titles of at most {options.length} tokens, {CAP / 1e9:.2f} GB for tensors")
     if not has_gpu:
         print("no GPU here (torch.cuda.is_available() is False): predictions only")
     for name, asked in TABLE.items():
-        work = Work(SHAPES[name], options.batch, options.length, device="cuda")
-        plan = chosen(work, Asked(precision, **asked), int(CAP * GIVEN_OUT))
+        work = Workload(SHAPES[name], options.batch, options.length, device="cuda")
+        plan = choose_plan(work, PlanRequest(precision, **asked), int(CAP * GIVEN_OUT))
         print(row(name, work, plan, run(work, plan, options, options.steps or 50) if has_gpu else None), flush=True)
 
 
 def compare(shape: str, options: argparse.Namespace) -> None:
     """Predicted and measured, on the CPU."""
     for plan in EVERY_KIND if shape == "small" else ON_A_CPU:
-        work = Work(SHAPES[shape], options.batch, options.length, device="cpu")
+        work = Workload(SHAPES[shape], options.batch, options.length, device="cpu")
         print(row(shape, work, plan, run(work, plan, options, options.steps or 3)), flush=True)
 
 
-def row(name: str, work: Work, plan: Plan, found: dict[str, Any] | None) -> str:
-    foreseen = predicted(work, plan)
-    when = max((size, moment) for moment, size in moments(work, plan).items())[1]
+def row(name: str, work: Workload, plan: Plan, found: dict[str, Any] | None) -> str:
+    foreseen = predict_peak(work, plan)
+    when = max((size, moment) for moment, size in memory_by_phase(work, plan).items())[1]
     text = f"{name:6} predicted {foreseen / 1e6:7.0f} MB ({when:8})"
     if found and "peak" in found:
         off = foreseen / found["peak"] - 1
@@ -124,7 +132,7 @@ def row(name: str, work: Work, plan: Plan, found: dict[str, Any] | None) -> str:
     return f"{text}  {plan}"
 
 
-def run(work: Work, plan: Plan, options: argparse.Namespace, steps: int) -> dict[str, Any]:
+def run(work: Workload, plan: Plan, options: argparse.Namespace, steps: int) -> dict[str, Any]:
     """Train in a process of its own; gives its peak and its first and last loss, or why it failed."""
     titles = str(options.titles) if options.titles else None
     job = json.dumps({"work": asdict(work), "plan": asdict(plan), "steps": steps, "titles": titles})
@@ -138,11 +146,12 @@ def run(work: Work, plan: Plan, options: argparse.Namespace, steps: int) -> dict
 def measured(work: dict[str, Any], plan: dict[str, Any], steps: int, titles: str | None) -> dict[str, Any]:
     import torch
 
-    from redditgen.gpt2.training import Training, default_learning_rate
+    from redditgen.engines.base import default_learning_rate
+    from redditgen.engines.pytorch.training import Training
 
-    todo, hparams = Plan(**plan), Hparams(**work.pop("hparams"))
-    doing = Work(hparams, **work)
-    small = Hparams(64, 16, 64, 2, 1)
+    todo, hyperparameters = Plan(**plan), Hyperparameters(**work.pop("hparams"))
+    doing = Workload(hyperparameters, **work)
+    small = Hyperparameters(64, 16, 64, 2, 1)
     warm = replace(todo, tokens=None)  # libraries are loaded and threads started before anything is measured
     learn(Training(small, partial(random_tensors, small), rate=1e-4, end=9, plan=warm), [made_up(small, 2, 8)])
     on_gpu = torch.cuda.is_available()
@@ -152,8 +161,8 @@ def measured(work: dict[str, Any], plan: dict[str, Any], steps: int, titles: str
         torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated() if on_gpu else resident("VmRSS", reset=True)
     batches = from_titles(Path(titles), doing) if titles else made_up_batches(doing)
-    rate = default_learning_rate(hparams, todo.train)
-    training = Training(hparams, partial(random_tensors, hparams), rate=rate, end=steps, plan=todo)
+    rate = default_learning_rate(hyperparameters, todo.train)
+    training = Training(hyperparameters, partial(random_tensors, hyperparameters), rate=rate, end=steps, plan=todo)
     losses = learn(training, islice(batches, steps))
     if not on_gpu:
         training.tensors()  # as for the disk
@@ -174,43 +183,43 @@ def resident(field: str, *, reset: bool = False) -> int:
     return int(line.split()[1]) * 1024
 
 
-def random_tensors(hparams: Hparams) -> dict[str, Any]:
+def random_tensors(hyperparameters: Hyperparameters) -> dict[str, Any]:
     """As OpenAI's code draws them."""
     rng = np.random.default_rng(0)
     tensors = {}
-    for name, shape in hparams.shapes().items():
+    for name, shape in hyperparameters.tensor_shapes().items():
         tensors[name] = rng.standard_normal(shape, np.float32)
         tensors[name] *= 0.02
         tensors[name] += name.endswith("/g")
     return tensors
 
 
-def made_up(hparams: Hparams, rows: int, length: int, seed: int = 0) -> Any:
+def made_up(hyperparameters: Hyperparameters, rows: int, length: int, seed: int = 0) -> Any:
     """Inputs and targets of titles of few different tokens, so that there is something to learn."""
     import torch
 
-    words = np.random.default_rng(seed).integers(min(64, hparams.n_vocab), size=(rows, length + 1))
+    words = np.random.default_rng(seed).integers(min(64, hyperparameters.n_vocab), size=(rows, length + 1))
     tokens = torch.from_numpy(words)
     return tokens[:, :-1], tokens[:, 1:]
 
 
-def made_up_batches(work: Work) -> Iterator[Any]:
+def made_up_batches(work: Workload) -> Iterator[Any]:
     for seed in cycle(range(50)):
-        yield made_up(work.hparams, work.batch, work.length, seed)
+        yield made_up(work.hyperparameters, work.batch, work.length, seed)
 
 
-def from_titles(path: Path, work: Work) -> Iterator[Any]:
+def from_titles(path: Path, work: Workload) -> Iterator[Any]:
     """Batches of real records, by mini's tokens, whose numbers every vocabulary has."""
-    from redditgen.gpt2.epochs import batches_from
-    from redditgen.gpt2.examples import examples
-    from redditgen.gpt2.mark import COMPACT
-    from redditgen.gpt2.rundir import ModelDir
-    from redditgen.records import records
+    from redditgen.engines.data.epochs import training_batches
+    from redditgen.engines.data.examples import tokenize_records
+    from redditgen.gpt2.model_dir import ModelDir
+    from redditgen.gpt2.run_info import COMPACT_TOKENS
+    from redditgen.titles.record_reader import read_records
 
     tokenizer = ModelDir(bundled.path("models/mini")).tokenizer()
-    some = islice(records(path), 20_000)
-    learned = examples(some, tokenizer, COMPACT, work.length)
-    return (batch for batch, _ in batches_from(0, learned, work.batch, 0, titles_alone=False))
+    some = islice(read_records(path), 20_000)
+    learned = tokenize_records(some, tokenizer, COMPACT_TOKENS, work.length)
+    return (batch for batch, _ in training_batches(0, learned, work.batch, 0, titles_alone=False))
 
 
 if __name__ == "__main__":

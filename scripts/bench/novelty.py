@@ -21,10 +21,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from redditgen.minhash import BANDS, ROWS
-from redditgen.near_copies import has_other_key_words, jaccard, runs_of
-from redditgen.novelty import NAME, THRESHOLD, Index, normalised
-from redditgen.tables import table
+from redditgen.files.tables import open_table
+from redditgen.titles.minhash import BANDS, ROWS
+from redditgen.titles.near_copies import differ_in_key_words, jaccard_similarity, trigrams
+from redditgen.titles.novelty import DEFAULT_THRESHOLD, INDEX_FILE, TitleIndex, normalise_title
 
 BELOW = 0.1  # how far below the threshold pairs are shown
 
@@ -37,21 +37,21 @@ class Pair(NamedTuple):
 
 def split(path: Path, field: str, most: int | None, lookups: int) -> tuple[list[str], list[str]]:
     """The titles to index and those to look up."""
-    with table(path, made_by="give a file of titles") as opened:
+    with open_table(path, made_by="give a file of titles") as opened:
         titles = [cells[0] for cells in opened.rows([field])]
     random.Random(0).shuffle(titles)
     kept_back, rest = titles[:lookups], titles[lookups:]
     return rest[:most], kept_back
 
 
-def indexed(titles: Sequence[str], folder: Path) -> Index:
+def indexed(titles: Sequence[str], folder: Path) -> TitleIndex:
     """An index of the titles, written and read again; prints what that takes."""
     start = time.perf_counter()
-    Index.of(titles).save(folder)
+    TitleIndex.from_titles(titles).save(folder)
     built = time.perf_counter()
-    index = Index.load(folder)
+    index = TitleIndex.load(folder)
     loaded = time.perf_counter()
-    size = (folder / NAME).stat().st_size
+    size = (folder / INDEX_FILE).stat().st_size
     print(f"{len(titles)} titles, {len(index)} different ones")
     print(f"  made and written in {built - start:.2f} s, read in {loaded - built:.3f} s")
     print(f"  {size / 1e6:.1f} MB, {size / len(index):.0f} bytes a title")
@@ -65,7 +65,7 @@ def with_datasketch(titles: Iterable[str]) -> None:
     tables = MinHashLSH(params=(BANDS, ROWS), num_perm=BANDS * ROWS)
     for number, title in enumerate(titles):
         hashes = MinHash(num_perm=BANDS * ROWS)
-        hashes.update_batch([run.encode("utf8", "surrogatepass") for run in runs_of(normalised(title))])
+        hashes.update_batch([run.encode("utf8", "surrogatepass") for run in trigrams(normalise_title(title))])
         tables.insert(number, hashes)
     pickled = pickle.dumps(tables)
     start = time.perf_counter()
@@ -79,10 +79,10 @@ def with_datasketch(titles: Iterable[str]) -> None:
     print(f"  datasketch: read in {seconds:.3f} s, {size / number:.0f} bytes a title in memory")
 
 
-def look_up(index: Index, titles: Sequence[str]) -> list[Pair]:
+def look_up(index: TitleIndex, titles: Sequence[str]) -> list[Pair]:
     """The near copies among titles; prints how many there are and how fast they were told."""
     start = time.process_time()
-    matches = [(title, index.similar(title)) for title in titles]
+    matches = [(title, index.find_copy(title)) for title in titles]
     seconds = time.process_time() - start
     kinds = Counter(match.kind for _, match in matches if match)
     print(f"  {len(titles) / seconds:.0f} lookups a second of processor time")
@@ -93,12 +93,12 @@ def look_up(index: Index, titles: Sequence[str]) -> list[Pair]:
 
 def nearest(titles: Sequence[str], others: Iterable[str], least: float) -> Iterator[Pair]:
     """Pairs at least that similar, by comparing each title with each other one, but for those that are the same."""
-    compared = [(text, runs_of(text)) for text in map(normalised, titles)]
-    for other in map(normalised, others):
-        its = runs_of(other)
+    compared = [(text, trigrams(text)) for text in map(normalise_title, titles)]
+    for other in map(normalise_title, others):
+        its = trigrams(other)
         for text, runs in compared:
             if min(len(runs), len(its)) >= least * max(len(runs), len(its)) and other != text:
-                similarity = jaccard(runs, its)
+                similarity = jaccard_similarity(runs, its)
                 if similarity >= least:
                     yield Pair(similarity, text, other)
 
@@ -127,15 +127,15 @@ def main() -> None:
         with_datasketch(index)
     near = look_up(index, kept_back)
 
-    pairs = list(nearest(kept_back[: options.compared], index, THRESHOLD - BELOW))
-    above = [pair for pair in pairs if pair.similarity >= THRESHOLD]
-    copies = [pair for pair in above if not has_other_key_words(pair.title, pair.other)]
-    missed = [pair for pair in copies if index.similar(pair.title) is None]
+    pairs = list(nearest(kept_back[: options.compared], index, DEFAULT_THRESHOLD - BELOW))
+    above = [pair for pair in pairs if pair.similarity >= DEFAULT_THRESHOLD]
+    copies = [pair for pair in above if not differ_in_key_words(pair.title, pair.other)]
+    missed = [pair for pair in copies if index.find_copy(pair.title) is None]
     print(f"{options.compared} of them compared with every title: {len(copies)} near copies, {len(missed)} not found")
     if options.show:
         show("near copies", near, options.show)
         show("parted by their key words", [pair for pair in above if pair not in copies], options.show)
-        show("not similar enough", [pair for pair in pairs if pair.similarity < THRESHOLD], options.show)
+        show("not similar enough", [pair for pair in pairs if pair.similarity < DEFAULT_THRESHOLD], options.show)
 
 
 if __name__ == "__main__":

@@ -18,13 +18,13 @@ from random import Random
 
 import numpy as np
 
-from redditgen.draws import draw
-from redditgen.gpt2.batches import batches, pools
-from redditgen.gpt2.examples import examples
-from redditgen.gpt2.mark import COMPACT
-from redditgen.gpt2.rundir import ModelDir
-from redditgen.keywords import category
-from redditgen.markup import Record
+from redditgen.engines.data.batches import batches_by_length, shuffle_into_pools
+from redditgen.engines.data.examples import tokenize_records
+from redditgen.gpt2.model_dir import ModelDir
+from redditgen.gpt2.run_info import COMPACT_TOKENS
+from redditgen.titles.keyword_draws import draw_keywords
+from redditgen.titles.keywords import normalise_category
+from redditgen.titles.record import Record
 
 EPOCHS = 3
 SIZES = (8, 32, 64)
@@ -47,11 +47,11 @@ def records(path: Path, with_keywords: bool) -> Iterator[Record]:
         if {"subreddit", "title"} <= set(first):
             for row in rows:
                 cells = dict(zip(first, row, strict=True))
-                words = draw(Random(cells["title"]), cells["title"].split(), 0, 3) if with_keywords else None
-                yield Record(category=category(cells["subreddit"]), keywords=words, title=cells["title"])
+                words = draw_keywords(Random(cells["title"]), cells["title"].split(), 0, 3) if with_keywords else None
+                yield Record(category=normalise_category(cells["subreddit"]), keywords=words, title=cells["title"])
             return
         for title, *_ in (first, *rows):
-            yield Record(title=title, marked=False)
+            yield Record(title=title, has_sections=False)
 
 
 def share(lengths: np.ndarray, made: list[np.ndarray]) -> float:
@@ -61,14 +61,20 @@ def share(lengths: np.ndarray, made: list[np.ndarray]) -> float:
 
 
 def epoch(lengths: np.ndarray, size: int, number: int) -> list[np.ndarray]:
-    order = pools(len(lengths), size, np.random.default_rng([0, number]))
+    order = shuffle_into_pools(len(lengths), size, np.random.default_rng([0, number]))
     rng = np.random.default_rng
-    return [pool[cut] for at, pool in enumerate(order) for cut in batches(lengths[pool], size, rng([0, number, at]))]
+    return [
+        pool[cut]
+        for at, pool in enumerate(order)
+        for cut in batches_by_length(lengths[pool], size, rng([0, number, at]))
+    ]
 
 
 def measure(path: Path, model: ModelDir, with_keywords: bool) -> Iterator[Padding]:
-    context = model.hparams().n_ctx
-    lengths = examples(records(path, with_keywords), model.tokenizer(), COMPACT, context).sequences.lengths
+    context = model.hyperparameters().n_ctx
+    lengths = tokenize_records(
+        records(path, with_keywords), model.tokenizer(), COMPACT_TOKENS, context
+    ).sequences.lengths
     shuffled = np.random.default_rng(0).permutation(len(lengths))
     for size in SIZES:
         yield Padding(

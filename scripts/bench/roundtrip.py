@@ -4,8 +4,8 @@
     scripts/bench/roundtrip.py --titles reddit_titles.csv --titles posts.parquet
         [--reference REPORT.txt]
 
-Ours go through `redditgen.markup` alone. With --reference, the report's text, its listings do the same: its encoder's
-records of ready keywords go through files, as they do there. Exits 1 if one of ours is not equal.
+Ours go through `redditgen.titles.record` alone. With --reference, the report's text, its listings do the same: its
+encoder's records of ready keywords go through files, as they do there. Exits 1 if one of ours is not equal.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from pathlib import Path
 import listing
 import pyarrow.parquet as pq
 
-from redditgen.markup import Record, build, escape, parse
+from redditgen.titles.record import Record, build, escape, parse
 
 CATEGORY, KEYWORD = "category", "keyword"
 

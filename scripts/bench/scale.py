@@ -12,7 +12,7 @@ import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from redditgen.engines import BLOCKS_AT_ONCE
+from redditgen.engines.base import BLOCKS_AT_ONCE
 
 MEASURED_CORES = 2
 REPEAT = 3  # records of a title, encode's default

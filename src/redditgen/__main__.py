@@ -1,5 +1,5 @@
 """`python -m redditgen`."""
 
-from redditgen.cli import main
+from redditgen.cli.app import main
 
 main()

@@ -50,7 +50,7 @@ class UsageError(RedditgenError):
     exit_code = 2
 
 
-class IdleOption(UsageError):
+class UnusedOption(UsageError):
     """An option is for something else than what is asked for; a file that is for both may hold it."""
 
     def __init__(self, message: str, field: str) -> None:
@@ -65,7 +65,7 @@ class Interrupted(RedditgenError):
     exit_code = 130
 
 
-class ReaderGone(RedditgenError):
+class OutputClosed(RedditgenError):
     """Nobody reads standard output any more; a shell shows the same for a program that SIGPIPE ends."""
 
     exit_code = 141

@@ -13,28 +13,28 @@ from typing import Annotated, Any
 
 import typer
 
-from redditgen import __version__, config
-from redditgen.cli import terminal
-from redditgen.cli.parser import Command, Group
-from redditgen.errors import IdleOption, Interrupted, UsageError
-from redditgen.interrupts import ended_like_ctrl_c
-from redditgen.options import flag
+from redditgen import __version__
+from redditgen.cli import config_file, console
+from redditgen.cli.help import Command, CommandGroup
+from redditgen.errors import Interrupted, UnusedOption, UsageError
+from redditgen.runtime.http import redact_url
+from redditgen.runtime.signals import signals_raise_keyboard_interrupt
 from redditgen.settings import GeneralSettings
-from redditgen.web import shown
+from redditgen.settings.options import flag
 
 _LINE, _DEFAULT = "command line", "default"
-_CONFIG = "redditgen.config"  # the file's path, in what the contexts of one command line share
+_CONFIG = "redditgen.cli.config_file"  # the file's path, in what the contexts of one command line share
 
 _GENERAL = [field.name for field in dataclasses.fields(GeneralSettings)]
 
 _log = logging.getLogger(__name__)
 
 
-class Commands(typer.Typer):
+class CommandLine(typer.Typer):
     """Commands, each a function of settings whose fields are its options."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(cls=Group, **options)
+        super().__init__(cls=CommandGroup, **options)
         self.kinds: dict[str, type[Any]] = {}
 
     def command_of(self, kind: type[Any], example: str) -> Callable[[Callable[[Any], None]], None]:
@@ -45,7 +45,7 @@ class Commands(typer.Typer):
                 _run(function, kind, ctx, options)
 
             command.__doc__ = function.__doc__
-            sign(command, [*_parameters(kind), *self.general()])
+            set_signature(command, [*_parameters(kind), *self.general()])
             self.kinds[function.__name__] = kind
             does = inspect.getdoc(function)  # or else the list of commands would cut it off
             self.command(function.__name__, cls=Command, short_help=does, epilog=f"\b\nExample:\n  {example}")(command)
@@ -58,17 +58,19 @@ class Commands(typer.Typer):
 
     def _read(self, ctx: typer.Context, path: Path | None) -> Path | None:
         """Take what a file says for the defaults of a command, which is asked before its other options are."""
-        path = path or ctx.meta.get(_CONFIG) or (config.DEFAULT if config.DEFAULT.exists() else None)
+        path = (
+            path or ctx.meta.get(_CONFIG) or (config_file.DEFAULT_PATH if config_file.DEFAULT_PATH.exists() else None)
+        )
         if path is None or ctx.resilient_parsing:
             return path
         ctx.meta[_CONFIG] = path
         if ctx.parent:
             tables = {name: (kind, GeneralSettings) for name, kind in self.kinds.items()}
-            ctx.default_map = config.read(path, tables).get(ctx.info_name or "")
+            ctx.default_map = config_file.read_config(path, tables).get(ctx.info_name or "")
         return path
 
 
-def sign(function: Callable[..., None], options: Iterable[inspect.Parameter]) -> None:
+def set_signature(function: Callable[..., None], options: Iterable[inspect.Parameter]) -> None:
     """Put parameters that typer is to read in the place of a function's `**options`."""
     own = [
         parameter
@@ -113,13 +115,13 @@ def _parameter(field: "dataclasses.Field[Any]", hint: Any, callback: Callable[..
 def _on_and_off(field: "dataclasses.Field[Any]") -> tuple[str, ...]:
     """The flags of a switch that is off; what may stand in a file can be turned off again."""
     on = flag(field)
-    return (f"{on}/--no-{on.removeprefix('--')}" if config.is_of_file(field) else on,)
+    return (f"{on}/--no-{on.removeprefix('--')}" if config_file.is_in_config_file(field) else on,)
 
 
 def _run(function: Callable[[Any], None], kind: type[Any], ctx: typer.Context, options: dict[str, Any]) -> None:
     given = _Given(ctx, options)
     if not given.general.print_config:  # which makes no file, not even that of --log-json
-        terminal.set_up_logging(given.general)
+        console.set_up_logging(given.general)
     asked = given.settings(kind)
     if given.general.print_config:
         print(f"[{ctx.info_name}]")
@@ -130,7 +132,7 @@ def _run(function: Callable[[Any], None], kind: type[Any], ctx: typer.Context, o
     told = [f"{name} {value} ({origin})" for name, value, origin in given.rows(asked) if origin != _DEFAULT]
     _log.debug("%s: %s", ctx.info_name, ", ".join(told) or "all options by default")
     try:
-        with ended_like_ctrl_c():
+        with signals_raise_keyboard_interrupt():
             function(asked)
     except KeyboardInterrupt as error:  # typer would end without a word
         raise Interrupted("interrupted") from error
@@ -157,7 +159,7 @@ class _Given:
         fields = dataclasses.fields(kind)
         try:
             return kind(**{field.name: self._values[field.name] for field in fields})
-        except IdleOption as error:
+        except UnusedOption as error:
             if (origin := self._origins[error.field]) == _LINE:
                 raise
             _log.debug("%s; that of %s is left out", error, origin)
@@ -169,17 +171,21 @@ class _Given:
             for field in fields:
                 origin = self._origins[field.name]
                 if named & _names(field) and origin not in (_LINE, _DEFAULT):
-                    raise UsageError(f"{error} ({config.key(field)} stands in {origin})") from error
+                    raise UsageError(f"{error} ({config_file.config_key(field)} stands in {origin})") from error
             raise
 
     def rows(self, *settings: Any) -> Iterator[tuple[str, str | None, str]]:
         """Option by option its name, its value as TOML, None where there is none, and where that comes from."""
         for each in settings:
-            for field in filter(config.is_of_file, dataclasses.fields(each)):
+            for field in filter(config_file.is_in_config_file, dataclasses.fields(each)):
                 value = getattr(each, field.name)
                 if "://" in str(value) and not isinstance(value, tuple):
-                    value = shown(str(value))
-                yield config.key(field), None if value is None else config.toml(value), self._origins[field.name]
+                    value = redact_url(str(value))
+                yield (
+                    config_file.config_key(field),
+                    None if value is None else config_file.to_toml(value),
+                    self._origins[field.name],
+                )
 
 
 def _origin(ctx: Any, name: str) -> str:

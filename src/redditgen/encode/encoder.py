@@ -4,17 +4,17 @@ import json
 from collections.abc import Collection, Iterator, Sequence
 from random import Random
 
-from redditgen.draws import draw
-from redditgen.encode.batches import Job
-from redditgen.encode.reading import Row
-from redditgen.encode.spacy_keywords import Find, finder
-from redditgen.keywords import normalise
-from redditgen.listing_keywords import ready_keywords
-from redditgen.markup import Record, build
+from redditgen.encode.batches import EncodeBatch
+from redditgen.encode.title_rows import TitleRow
 from redditgen.settings import EncodeSettings
+from redditgen.titles.keyword_draws import draw_keywords
+from redditgen.titles.keywords import normalise_keyword
+from redditgen.titles.listing_keywords import split_ready_keywords
+from redditgen.titles.record import Record, build
+from redditgen.titles.spacy_keywords import FindKeywords, keyword_finder
 
 # The number of the part of --split, and a line with its line break.
-Line = tuple[int, str]
+EncodedLine = tuple[int, str]
 
 
 class Encoder:
@@ -23,9 +23,9 @@ class Encoder:
     def __init__(self, settings: EncodeSettings, only: Collection[str] | None) -> None:
         self._settings = settings
         self._only = only
-        self._find = _ready_keywords(settings) if settings.keywords_field else finder(settings)
+        self._find = _ready_keywords(settings) if settings.keywords_field else _spacy_keywords(settings)
 
-    def encode(self, job: Job) -> tuple[int, list[Line]]:
+    def encode(self, job: EncodeBatch) -> tuple[int, list[EncodedLine]]:
         """The job's window and its lines."""
         texts = list(dict.fromkeys(row.source for row in job.rows))
         found = dict(zip(texts, map(self._listed, self._find(texts)), strict=True))
@@ -34,30 +34,34 @@ class Encoder:
     def _listed(self, keywords: tuple[str, ...]) -> tuple[str, ...]:
         if self._only is None:
             return keywords
-        return tuple(keyword for keyword in keywords if normalise(keyword).casefold() in self._only)
+        return tuple(keyword for keyword in keywords if normalise_keyword(keyword).casefold() in self._only)
 
-    def _lines(self, row: Row, keywords: tuple[str, ...]) -> Iterator[str]:
+    def _lines(self, row: TitleRow, keywords: tuple[str, ...]) -> Iterator[str]:
         settings = self._settings
         if settings.dynamic:
             yield _json_line(row, keywords)
             return
         random = Random(f"{settings.seed} row {row.number}")
         for _ in range(settings.repeat):
-            drawn = draw(random, keywords, settings.min_keywords, settings.max_keywords)
+            drawn = draw_keywords(random, keywords, settings.min_keywords, settings.max_keywords)
             yield build(Record(category=row.category, keywords=drawn, title=row.title, body=row.body)) + "\n"
 
 
-def _json_line(row: Row, keywords: tuple[str, ...]) -> str:
+def _json_line(row: TitleRow, keywords: tuple[str, ...]) -> str:
     sections = {"category": row.category, "keywords": keywords, "title": row.title, "body": row.body}
     there = {name: value for name, value in sections.items() if value is not None}
     return json.dumps(there, ensure_ascii=False) + "\n"
 
 
-def _ready_keywords(settings: EncodeSettings) -> Find:
+def _spacy_keywords(settings: EncodeSettings) -> FindKeywords:
+    return keyword_finder(settings.spacy_model, settings.keyword_length_max, as_listing=settings.compat is not None)
+
+
+def _ready_keywords(settings: EncodeSettings) -> FindKeywords:
     def find(texts: Sequence[str]) -> list[tuple[str, ...]]:
         if settings.compat:
-            return [ready_keywords(text, settings.keyword_sep) for text in texts]
-        split = (map(normalise, text.split(settings.keyword_sep)) for text in texts)
+            return [split_ready_keywords(text, settings.keyword_sep) for text in texts]
+        split = (map(normalise_keyword, text.split(settings.keyword_sep)) for text in texts)
         return [tuple(dict.fromkeys(keyword for keyword in keywords if keyword)) for keywords in split]
 
     return find

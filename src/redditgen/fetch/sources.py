@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from redditgen.errors import UsageError
-from redditgen.fetch import files
-from redditgen.fetch.bigquery import BigQueryPosts
-from redditgen.fetch.bigquery.tables import Tables
-from redditgen.fetch.duckdb import LocalPosts
-from redditgen.options import byte_count
+from redditgen.fetch.bigquery.posts import BigQueryPosts
+from redditgen.fetch.local import files
+from redditgen.fetch.local.posts import LocalPosts
+from redditgen.fetch.sql.tables import TableChoice
+from redditgen.files.sidecar import sidecar_path
 from redditgen.settings import FetchSettings
-from redditgen.sidecar import sidecar_path
+from redditgen.settings.options import byte_count
 
 if TYPE_CHECKING:
-    from redditgen.fetch import Posts
+    from redditgen.fetch.base import Posts
 
-REMOTE = ("bigquery", "arctic-shift")
-_NAMES = (files.SAMPLE, *REMOTE)
+REMOTE_SOURCES = ("bigquery", "arctic-shift")
+_NAMES = (files.SAMPLE, *REMOTE_SOURCES)
 _ARCTIC_SHIFT_FOLDER = Path("data/arctic-shift")
 # What is told of a file that an import or Arctic Shift made: commands and keys of its own sidecar.
 _ORIGINS = {"import": ("counts",), "arcticshift": ("subreddit", "fetched", "posts", "skipped", "crowded")}
@@ -33,16 +33,16 @@ _WITHOUT = {
 _log = logging.getLogger(__name__)
 
 
-def posts(settings: FetchSettings) -> "Posts":
+def open_posts(settings: FetchSettings) -> "Posts":
     """The source, to be used in a `with` block; raises RedditgenError where there is none of that name."""
     if settings.source == ("bigquery",):
         return _bigquery(settings)
     _refuse_misspelt(settings.source)
     sources = _from_arctic_shift(settings) if settings.source == ("arctic-shift",) else settings.source
-    found = files.find(
+    found = files.find_posts_files(
         sources,
-        names=files.mapping(settings.mapping),
-        months=Tables.of(months=settings.months).months,
+        names=files.parse_mapping(settings.mapping),
+        months=TableChoice.from_options(months=settings.months).months,
         cache=settings.cache,
     )
     if not settings.sql:
@@ -50,7 +50,7 @@ def posts(settings: FetchSettings) -> "Posts":
     return LocalPosts(found, months=settings.months)
 
 
-def facts(posts: "Posts") -> dict[str, Any]:
+def source_facts(posts: "Posts") -> dict[str, Any]:
     """What fetch's sidecar tells of the source: its own facts, and what its files' own sidecars say of their posts."""
     told = posts.facts()
     for file in told.get("files", ()):
@@ -89,7 +89,7 @@ def _bigquery(settings: FetchSettings) -> BigQueryPosts:
 
 
 def _from_arctic_shift(settings: FetchSettings) -> tuple[str, ...]:
-    from redditgen.fetch.arctic_shift import fetch_posts
+    from redditgen.fetch.arctic_shift.download import fetch_posts
 
     folder = settings.cache or _ARCTIC_SHIFT_FOLDER
     fetched = fetch_posts(

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from redditgen.errors import InputError, UsageError
-from redditgen.fetch.columns import TYPES
-from redditgen.output import refuse_unwritable
-from redditgen.rows import Lines
+from redditgen.fetch.sql.columns import COLUMN_TYPES
+from redditgen.files.atomic import refuse_unwritable
+from redditgen.files.rows import CsvFile
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -23,7 +23,7 @@ _ROWS_AT_ONCE = 10_000
 Row = tuple[Any, ...]
 
 
-def check(path: Path) -> None:
+def check_titles_file(path: Path) -> None:
     """Raise UsageError unless a file of this name can be written, InputError where it is seen that none can be."""
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(
@@ -32,7 +32,7 @@ def check(path: Path) -> None:
     refuse_unwritable(path)  # before a source is paid for or takes hours
 
 
-def write(path: Path, suffix: str, columns: Sequence[str], rows: Iterable[Row]) -> tuple[int, int]:
+def write_titles(path: Path, suffix: str, columns: Sequence[str], rows: Iterable[Row]) -> tuple[int, int]:
     """Write `path` in the form that `suffix` names; how many subreddits there are in the rows, and how many rows.
 
     Raises InputError where a column's values go into no column of a Parquet file.
@@ -57,7 +57,7 @@ WriteRows = Callable[[list[Row]], object]
 @contextmanager
 def _csv(path: Path, columns: Sequence[str]) -> Iterator[WriteRows]:
     with path.open("w", encoding="utf8", newline="") as file:
-        table = csv.writer(Lines(file), lineterminator="\r\n")
+        table = csv.writer(CsvFile(file), lineterminator="\r\n")
         table.writerow(columns)
         yield lambda rows: table.writerows(
             [str(cell).lower() if isinstance(cell, bool) else cell for cell in row] for row in rows
@@ -107,5 +107,5 @@ def _array(name: str, values: Sequence[Any], schema: "pa.Schema | None") -> "pa.
             f"column {name}: holds values of several types, which Parquet can't; CAST it in the query, or write .csv"
         ) from error
     if pa.types.is_null(array.type):
-        return array.cast({"INT64": pa.int64(), "BOOL": pa.bool_()}.get(TYPES.get(name, ""), pa.string()))
+        return array.cast({"INT64": pa.int64(), "BOOL": pa.bool_()}.get(COLUMN_TYPES.get(name, ""), pa.string()))
     return array

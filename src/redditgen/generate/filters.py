@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from redditgen import keywords as keyword_rules
 from redditgen.errors import MissingError, UsageError
-from redditgen.fetch import lists
 from redditgen.generate.prompts import Prompt
-from redditgen.gpt2.rundir import ModelDir
-from redditgen.markup import Record
-from redditgen.novelty import Index, normalised
+from redditgen.gpt2.model_dir import ModelDir
 from redditgen.settings import GenerateSettings
+from redditgen.titles import filter_lists
+from redditgen.titles import keywords as keyword_rules
+from redditgen.titles.novelty import TitleIndex, normalise_title
+from redditgen.titles.record import Record
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-TOO_SHORT, TOO_LONG, UNSAFE, LACKING = "too_short", "too_long", "unsafe", "lacking_keywords"
+TOO_SHORT, TOO_LONG, UNSAFE, LACKING_KEYWORDS = "too_short", "too_long", "unsafe", "lacking_keywords"
 COPY, NEAR_COPY, DUPLICATE = "copy", "near_copy", "duplicate"
 
 
@@ -38,7 +38,7 @@ Faults = list[str | None]  # for each candidate what keeps it from being wanted
 Filter = Callable[[Sequence[Candidate]], Faults]
 
 
-def faults(candidates: Sequence[Candidate], filters: Iterable[Filter]) -> Faults:
+def find_faults(candidates: Sequence[Candidate], filters: Iterable[Filter]) -> Faults:
     """For each candidate the fault that the first filter to refuse it finds, or None."""
     found: Faults = [None] * len(candidates)
     for one in filters:
@@ -50,15 +50,21 @@ def faults(candidates: Sequence[Candidate], filters: Iterable[Filter]) -> Faults
 
 def blocked_categories(settings: GenerateSettings) -> frozenset[str]:
     """Categories that --sfw leaves out, as they stand in records."""
-    return frozenset(map(keyword_rules.category, lists.blocked("", sfw=True))) if settings.sfw else frozenset()
+    return (
+        frozenset(map(keyword_rules.normalise_category, filter_lists.blocked_subreddits("", sfw=True)))
+        if settings.sfw
+        else frozenset()
+    )
 
 
-def filters(settings: GenerateSettings, run: ModelDir, blocked: Collection[str], *, is_raw: bool) -> list[Filter]:
+def choose_filters(
+    settings: GenerateSettings, run: ModelDir, blocked: Collection[str], *, is_raw: bool
+) -> list[Filter]:
     """Those that the settings ask for, cheap ones first; a raw text has only to be fit for work.
 
     Raises RedditgenError where one lacks what it needs.
     """
-    chosen: list[Filter] = [safe(settings.words, blocked)] if settings.sfw else []
+    chosen: list[Filter] = [safe_for_work_filter(settings.words, blocked)] if settings.sfw else []
     if is_raw:
         _refuse_for_raw(settings)
         return chosen
@@ -88,9 +94,9 @@ def _refuse_for_raw(settings: GenerateSettings) -> None:
             raise UsageError(f"{option}: is about titles, and a prefix or a run of plain text makes none; leave it out")
 
 
-def safe(words: Path | None, blocked: Collection[str] = ()) -> Filter:
+def safe_for_work_filter(words: Path | None, blocked: Collection[str] = ()) -> Filter:
     """By fetch's word list, or `words`, and by category; Arrow finds words with RE2, as DuckDB does."""
-    pattern = lists.words(words)
+    pattern = filter_lists.word_list_pattern(words)
 
     def find(candidates: Sequence[Candidate]) -> Faults:
         import pyarrow.compute as pc
@@ -111,41 +117,44 @@ def _arrow(texts: Sequence[str]) -> "pa.StringArray":
     return pa.StringArray.from_buffers(len(texts), pa.py_buffer(ends), pa.py_buffer(b"".join(encoded)))
 
 
-def _index(settings: GenerateSettings, run: ModelDir) -> Index | None:
+def _index(settings: GenerateSettings, run: ModelDir) -> TitleIndex | None:
     """That of the titles a run has learned, if it is wanted."""
     if settings.novel is False:
         return None
     try:
-        return Index.load(run.path)
+        return TitleIndex.load(run.path)
     except MissingError:
         if settings.novel:
             raise
         return None
 
 
-def _novel(index: Index, threshold: float) -> Filter:
+def _novel(index: TitleIndex, threshold: float) -> Filter:
     faults = {"exact": COPY, "near": NEAR_COPY}
 
     def find(candidates: Sequence[Candidate]) -> Faults:
-        matches = index.similar_of([one.title for one in candidates], threshold)
+        matches = index.find_copies([one.title for one in candidates], threshold)
         return [faults[match.kind] if match else None for match in matches]
 
     return find
 
 
 def _holding_keywords() -> Filter:
-    from redditgen.keyword_hits import Hits
+    from redditgen.titles.keyword_match import KeywordMatcher
 
-    hits = Hits()
+    matcher = KeywordMatcher()
 
     def find(candidates: Sequence[Candidate]) -> Faults:
         asked = [(one.record.keywords or "").split() if one.prompt.keywords else [] for one in candidates]
-        return [None if all(held) else LACKING for held in hits.held(asked, [one.title for one in candidates])]
+        return [
+            None if all(held) else LACKING_KEYWORDS
+            for held in matcher.find_held(asked, [one.title for one in candidates])
+        ]
 
     return find
 
 
-class Seen:
+class SeenTitles:
     """The titles of one output, by 8-byte hashes: of a million, two have the same with a chance of 1 in 40 million."""
 
     def __init__(self, keys: Iterable[str] = ()) -> None:
@@ -155,10 +164,10 @@ class Seen:
     def is_new(self, title: str) -> bool:
         """Whether no title was alike before; from now on one was."""
         known = len(self._hashes)
-        self._hashes.add(int(key_of(title), 16))
+        self._hashes.add(int(title_key(title), 16))
         return len(self._hashes) > known
 
 
-def key_of(title: str) -> str:
+def title_key(title: str) -> str:
     """The same for titles that differ in case, punctuation or blanks alone."""
-    return blake2b(normalised(title).encode("utf8", "surrogatepass"), digest_size=8).hexdigest()
+    return blake2b(normalise_title(title).encode("utf8", "surrogatepass"), digest_size=8).hexdigest()

@@ -1,4 +1,4 @@
-"""What is asked of titles: a category and keywords from the command line, from a file, or from another title."""
+"""What users ask of titles: a category and keywords, from the command line, a file, or another title."""
 
 import itertools
 import logging
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from redditgen import keywords as keyword_rules
-from redditgen.encode.spacy_keywords import finder
 from redditgen.errors import InputError, UsageError, did_you_mean
-from redditgen.gpt2.mark import Mark
-from redditgen.settings import EncodeSettings, GenerateSettings
-from redditgen.tables import table
+from redditgen.files.tables import open_table
+from redditgen.gpt2.run_info import RunInfo
+from redditgen.settings import GenerateSettings
+from redditgen.titles import keywords as keyword_rules
+from redditgen.titles.spacy_keywords import keyword_finder
 
-COLUMNS = ("category", "keywords", "n")
+PROMPT_COLUMNS = ("category", "keywords", "n")
 _MOST_OF_A_TITLE = 3  # keywords, as many as encode gives a record
 _NAMED = 5  # unknown categories in warnings
 
@@ -23,7 +23,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Prompt:
-    """What is asked of a title; None where the model chooses. With `most`, each text asks for so many, drawn."""
+    """The category and keywords asked of a title; None leaves the choice to the model.
+
+    With `most` each text asks for at most so many of the keywords, drawn at random.
+    """
 
     category: str | None = None
     keywords: tuple[str, ...] | None = None
@@ -31,8 +34,8 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class Ask:
-    """So many titles of one prompt; `place` begins a message about it."""
+class PromptRequest:
+    """A prompt and how many titles are wanted of it; messages about it begin with `place`."""
 
     prompt: Prompt
     n: int
@@ -40,54 +43,54 @@ class Ask:
 
 
 @dataclass(frozen=True)
-class Asks:
-    """All that is asked, in order, as often as it is looked through."""
+class PromptRequests:
+    """All requests of a command, in order; they can be iterated more than once."""
 
-    all: Callable[[], Iterator[Ask]]
+    all: Callable[[], Iterator[PromptRequest]]
 
-    def __iter__(self) -> Iterator[Ask]:
+    def __iter__(self) -> Iterator[PromptRequest]:
         return self.all()
 
 
-def asked(settings: GenerateSettings) -> Asks:
-    """What the settings ask for; raises InputError where a file or a title asks for nothing."""
+def requests_from_settings(settings: GenerateSettings) -> PromptRequests:
+    """The requests of the settings; raises InputError where a file has no prompt, or a title no keyword."""
     if path := settings.prompts:
-        return Asks(lambda: _from_file(path, settings.n or 1))
-    prompt = Prompt(settings.category, keywords(settings.keywords))
+        return PromptRequests(lambda: _from_file(path, settings.n or 1))
+    prompt = Prompt(settings.category, parse_keywords(settings.keywords))
     if settings.keywords_from is not None:
         prompt = Prompt(settings.category, _keywords_of(settings.keywords_from), _MOST_OF_A_TITLE)
-    return one(prompt, settings.number)
+    return single_request(prompt, settings.number)
 
 
-def one(prompt: Prompt, n: int) -> Asks:
-    return Asks(lambda: iter([Ask(prompt, n)]))
+def single_request(prompt: Prompt, n: int) -> PromptRequests:
+    return PromptRequests(lambda: iter([PromptRequest(prompt, n)]))
 
 
-def each(prompts: Iterable[Prompt]) -> Asks:
-    """A title of each prompt."""
-    there = tuple(prompts)
-    return Asks(lambda: (Ask(prompt, 1) for prompt in there))
+def one_title_each(prompts: Iterable[Prompt]) -> PromptRequests:
+    """One title of each prompt."""
+    kept = tuple(prompts)
+    return PromptRequests(lambda: (PromptRequest(prompt, 1) for prompt in kept))
 
 
-def keywords(text: str | None) -> tuple[str, ...] | None:
-    """Keywords as the user typed them, between blanks or commas, in the form that encode gives them."""
+def parse_keywords(text: str | None) -> tuple[str, ...] | None:
+    """Keywords as a user typed them, separated by blanks or commas, in the form that encode gives keywords."""
     if text is None:
         return None
-    found = (keyword_rules.normalise(word) for word in text.replace(",", " ").split())
+    found = (keyword_rules.normalise_keyword(word) for word in text.replace(",", " ").split())
     return tuple(dict.fromkeys(word for word in found if word))
 
 
 def _keywords_of(title: str) -> tuple[str, ...]:
-    [found] = finder(EncodeSettings(input=Path("title")))([title])
+    [found] = keyword_finder()([title])
     if not found:
         raise InputError(f"--keywords-from: encode finds no keyword in {title!r}; give another title, or --keywords")
     _log.info("--keywords-from: %s", " ".join(found))
     return found
 
 
-def _from_file(path: Path, n: int) -> Iterator[Ask]:
-    with table(path, made_by="--prompts needs a CSV or JSONL file with columns category, keywords, n") as prompts:
-        names = [name for name in COLUMNS if name in prompts.columns]
+def _from_file(path: Path, n: int) -> Iterator[PromptRequest]:
+    with open_table(path, made_by="--prompts needs a CSV or JSONL file with columns category, keywords, n") as prompts:
+        names = [name for name in PROMPT_COLUMNS if name in prompts.columns]
         if not names:
             raise InputError(f"{path}: has no column category, keywords or n; it has {', '.join(prompts.columns)}")
         _refuse_misspelt(path, prompts.columns)
@@ -95,17 +98,17 @@ def _from_file(path: Path, n: int) -> Iterator[Ask]:
         for number, cells in enumerate(prompts.rows(names), start=1):
             row = dict(zip(names, map(str.strip, cells), strict=True))
             place = f"{path}: row {number}: "
-            prompt = Prompt(row.get("category") or None, keywords(row.get("keywords") or None))
-            yield Ask(prompt, _count(row.get("n") or str(n), place), place)
+            prompt = Prompt(row.get("category") or None, parse_keywords(row.get("keywords") or None))
+            yield PromptRequest(prompt, _count(row.get("n") or str(n), place), place)
         if not number:
             raise InputError(f"{path}: holds no prompt; a row each is needed below the header")
 
 
 def _refuse_misspelt(path: Path, columns: Sequence[str]) -> None:
-    """Other columns may stand in the file, but none that is meant and would be left out."""
-    missing = [name for name in COLUMNS if name not in columns]
+    """Raise InputError for a column whose name is nearly one of ours; any other column is ignored."""
+    missing = [name for name in PROMPT_COLUMNS if name not in columns]
     for column in columns:
-        if column and column not in COLUMNS and (meant := did_you_mean(column, missing)):
+        if column and column not in PROMPT_COLUMNS and (meant := did_you_mean(column, missing)):
             raise InputError(f"{path}: column {column}: is not known{meant}")
 
 
@@ -115,36 +118,41 @@ def _count(text: str, place: str) -> int:
     return int(text)
 
 
-def check(asks: Asks, mark: Mark, blocked: Iterable[str], refuse_too_long: Callable[[Ask], None]) -> int:
-    """Look through all that is asked before any of it is made; gives the number of titles.
+def check_requests(
+    requests: PromptRequests,
+    run_info: RunInfo,
+    blocked: Iterable[str],
+    refuse_too_long: Callable[[PromptRequest], None],
+) -> int:
+    """Check all requests before any title is drawn, and return the number of titles.
 
     Raises UsageError for a prompt that the run can't have, and warns of categories that it has never seen.
     """
     total, unknown, blocked = 0, set[str](), set(blocked)
-    for ask in asks:
-        total += ask.n
-        _refuse_absent(ask, mark)
-        refuse_too_long(ask)
-        category = keyword_rules.category(ask.prompt.category or "")
+    for request in requests:
+        total += request.n
+        _refuse_absent(request, run_info)
+        refuse_too_long(request)
+        category = keyword_rules.normalise_category(request.prompt.category or "")
         if category in blocked:
-            option = f"{ask.place}category" if ask.place else "--category"
+            option = f"{request.place}category" if request.place else "--category"
             raise UsageError(f"{option} {category}: is on the list of those that --sfw leaves out; pass --no-sfw")
-        if category and mark.categories and category not in mark.categories:
+        if category and run_info.categories and category not in run_info.categories:
             unknown.add(category)
-    _warn(sorted(unknown), mark)
+    _warn(sorted(unknown), run_info)
     return total
 
 
-def _refuse_absent(ask: Ask, mark: Mark) -> None:
+def _refuse_absent(request: PromptRequest, run_info: RunInfo) -> None:
     for name in ("category", "keywords"):
-        if getattr(ask.prompt, name) and mark.sections is not None and name not in mark.sections:
-            option = f"{ask.place}{name}" if ask.place else f"--{name}"
+        if getattr(request.prompt, name) and run_info.sections is not None and name not in run_info.sections:
+            option = f"{request.place}{name}" if request.place else f"--{name}"
             raise UsageError(f"{option}: the records of this run have no {name}; encode its dataset with them")
 
 
-def _warn(unknown: list[str], mark: Mark) -> None:
+def _warn(unknown: list[str], run_info: RunInfo) -> None:
     for category in itertools.islice(unknown, _NAMED):
-        near = get_close_matches(category, mark.categories, n=3)
+        near = get_close_matches(category, run_info.categories, n=3)
         or_else = f"; near it are {', '.join(near)}" if near else ""
         _log.warning("category %s: this run has never seen it%s", category, or_else)
     if len(unknown) > _NAMED:

@@ -4,19 +4,19 @@ import logging
 from collections import Counter
 
 from redditgen.errors import InputError
-from redditgen.generate import filters, texts
-from redditgen.generate.drawing import TITLES
+from redditgen.generate import filters, prompt_text
+from redditgen.generate.rounds import TITLE_COUNT
 from redditgen.settings import GenerateSettings
 
 _IN_WORDS = {
-    texts.UNFINISHED: ("did not end", "raise --length, or finetune for longer"),
-    texts.MALFORMED: ("were no record", "lower --temperature, or finetune for longer"),
-    texts.EMPTY: ("were empty", "lower --temperature, or finetune for longer"),
-    texts.MARKUP: ("held markup", "lower --temperature, or finetune for longer"),
+    prompt_text.UNFINISHED: ("did not end", "raise --length, or finetune for longer"),
+    prompt_text.MALFORMED: ("were no record", "lower --temperature, or finetune for longer"),
+    prompt_text.EMPTY: ("were empty", "lower --temperature, or finetune for longer"),
+    prompt_text.MARKUP: ("held markup", "lower --temperature, or finetune for longer"),
     filters.TOO_SHORT: ("were too short", "lower --min-words"),
     filters.TOO_LONG: ("were too long", "raise --max-words"),
     filters.UNSAFE: ("were not safe for work", "ask for another category or other keywords, or pass --no-sfw"),
-    filters.LACKING: ("lacked a keyword", "ask for fewer or other keywords, or raise --max-tries"),
+    filters.LACKING_KEYWORDS: ("lacked a keyword", "ask for fewer or other keywords, or raise --max-tries"),
     filters.COPY: ("copied a training title", "raise --temperature, finetune for less, or pass --no-novel"),
     filters.NEAR_COPY: ("nearly copied a training title", "raise --novel-threshold or --temperature"),
     filters.DUPLICATE: ("were there already", "raise --temperature or --top-k, or pass --no-unique"),
@@ -25,28 +25,28 @@ _IN_WORDS = {
 _log = logging.getLogger(__name__)
 
 
-def counts_of(counts: Counter[str]) -> dict[str, int]:
+def counts_for_sidecar(counts: Counter[str]) -> dict[str, int]:
     """For the sidecar: titles, the samples that were looked at for them, and what each filter took."""
     faults = _faults(counts)
-    return {TITLES: counts[TITLES], "samples": counts[TITLES] + sum(faults.values()), **faults}
+    return {TITLE_COUNT: counts[TITLE_COUNT], "samples": counts[TITLE_COUNT] + sum(faults.values()), **faults}
 
 
 def _faults(counts: Counter[str]) -> dict[str, int]:
     return {name: counts[name] for name in _IN_WORDS if counts[name]}
 
 
-def report(settings: GenerateSettings, asked: int, counts: Counter[str]) -> None:
+def report_counts(settings: GenerateSettings, asked: int, counts: Counter[str]) -> None:
     """Say what was drawn again and what is missing; raises InputError where that is everything."""
     faults = _faults(counts)
     why = ", ".join(f"{number} {_IN_WORDS[name][0]}" for name, number in faults.items())
-    missing = asked - counts[TITLES]
+    missing = asked - counts[TITLE_COUNT]
     if not missing:
         if faults:
             _log.info("drawn again: %s", why)
         return
     remedy = _IN_WORDS[max(faults, key=faults.__getitem__)][1]
-    if not counts[TITLES]:
+    if not counts[TITLE_COUNT]:
         what = "text" if settings.prefix is not None else "whole title"
-        where = f" within {settings.length} tokens" if texts.UNFINISHED in faults else ""
+        where = f" within {settings.length} tokens" if prompt_text.UNFINISHED in faults else ""
         raise InputError(f"run {settings.run}: wrote no {what} that is wanted ({why}{where}); {remedy}")
     _log.warning("%d of %d titles are missing: %s; %s", missing, asked, why, remedy)

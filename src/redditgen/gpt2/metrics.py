@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from redditgen.errors import InputError
-from redditgen.output import settle, whole
+from redditgen.files.atomic import atomic_write, sync_to_disk
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class Report:
 _FIELDS = frozenset(field.name for field in fields(Report))
 
 
-class Metrics:
+class MetricsFile:
     """The file, opened anew for each report, so that a killed run leaves whole lines."""
 
     def __init__(self, path: Path) -> None:
@@ -58,17 +58,17 @@ class Metrics:
         except OSError as error:
             raise InputError(f"{self._path}: can't be written: {error.strerror or error}") from error
 
-    def settle(self) -> None:
+    def sync_to_disk(self) -> None:
         """Wait until all reports are on the disk, so that no checkpoint outlasts its reports in a power cut."""
         if self._path.exists():
-            settle(self._path)
+            sync_to_disk(self._path)
 
     def cut(self, step: int) -> None:
         """Drop the reports of later steps, since these come again; raises InputError where a line is no report."""
         if not self._path.exists():
             return
         kept = [line for line in self._lines() if self._parsed(line)["step"] <= step]
-        with whole(self._path) as temporary:
+        with atomic_write(self._path) as temporary:
             temporary.write_text("".join(kept), encoding="utf8")
 
     def reports(self) -> list[Report]:
@@ -103,13 +103,13 @@ def _is_number(value: Any) -> bool:
     return value is None or (isinstance(value, int | float) and float(value) is not None)
 
 
-def best(reports: Iterable[Report]) -> Report | None:
+def best_report(reports: Iterable[Report]) -> Report | None:
     """That of the lowest held-out loss, the first if there are several, among those with weights of the run's own."""
     measured = [report for report in _measured(reports) if report.step > 0]
     return min(measured, key=lambda report: (report.val_loss, report.step), default=None)
 
 
-def measured_since_best(reports: Iterable[Report], after: int) -> int:
+def measurements_since_best(reports: Iterable[Report], after: int) -> int:
     """How many measurements in a row, of those `after` a step, have not been better than the best before them."""
     lowest, number = math.inf, 0
     for report in _measured(reports):

@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from redditgen import untrusted
 from redditgen.errors import InputError, MissingError
-from redditgen.markup import END
+from redditgen.files import untrusted
+from redditgen.titles.record import END_TOKEN
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
 
 _VERSION_LINE = "#version: 0.2"
-BYTES = 16 << 20  # of each file; GPT-2's have 1.04 and 0.46 MB
+MAX_FILE_BYTES = 16 << 20  # of each file; GPT-2's have 1.04 and 0.46 MB
 
 
 class Tokenizer:
@@ -30,7 +30,7 @@ class Tokenizer:
 
         self.vocabulary = vocabulary
         self.merges = merges
-        self.end = vocabulary[END]
+        self.end = vocabulary[END_TOKEN]
         self._backend = Backend(models.BPE(vocab=vocabulary, merges=merges))
         self._backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         self._backend.decoder = decoders.ByteLevel()
@@ -77,7 +77,7 @@ class Tokenizer:
         (folder / "vocab.bpe").write_text("\n".join(lines) + "\n", encoding="utf8")
 
 
-def train(texts: Sequence[str], size: int) -> Tokenizer:
+def train_tokenizer(texts: Sequence[str], size: int) -> Tokenizer:
     """Learn a vocabulary of `size` tokens: 256 bytes, the merges, and `<|endoftext|>` as the last."""
     from tokenizers import Tokenizer as Backend
     from tokenizers import models, pre_tokenizers, trainers
@@ -89,20 +89,20 @@ def train(texts: Sequence[str], size: int) -> Tokenizer:
         texts, trainers.BpeTrainer(vocab_size=size - 1, initial_alphabet=alphabet, show_progress=False)
     )
     model = json.loads(backend.to_str())["model"]
-    vocabulary: dict[str, int] = {**model["vocab"], END: len(model["vocab"])}
+    vocabulary: dict[str, int] = {**model["vocab"], END_TOKEN: len(model["vocab"])}
     return Tokenizer(vocabulary, [(left, right) for left, right in model["merges"]])
 
 
 def _read_vocabulary(path: Path) -> dict[str, int]:
     try:
-        vocabulary: dict[str, int] = untrusted.json_of(_read(path))
+        vocabulary: dict[str, int] = untrusted.parse_json(_read(path))
     except ValueError as error:
         raise InputError(f"{path}: is no JSON ({error}); copy it anew from the model's source") from error
     are_ids = isinstance(vocabulary, dict) and all(type(number) is int for number in vocabulary.values())
     if not are_ids or sorted(vocabulary.values()) != list(range(len(vocabulary))):
         raise InputError(f"{path}: must map tokens to the ids 0, 1, 2, ...; copy it anew from the model's source")
-    if END not in vocabulary:
-        raise InputError(f"{path}: holds no {END}, so it is not the vocabulary of a GPT-2")
+    if END_TOKEN not in vocabulary:
+        raise InputError(f"{path}: holds no {END_TOKEN}, so it is not the vocabulary of a GPT-2")
     return vocabulary
 
 
@@ -126,7 +126,7 @@ def first_line(error: Exception) -> str:
 
 def _read(path: Path) -> str:
     try:
-        return untrusted.text(path, BYTES)
+        return untrusted.read_text(path, MAX_FILE_BYTES)
     except FileNotFoundError as error:
         raise MissingError(f"{path}: not there, and a model directory needs it") from error
     except (OSError, ValueError) as error:

@@ -3,9 +3,10 @@
 The command line makes its options from these fields (`min_score` is `--min-score`), so each is described once.
 """
 
+from redditgen.gpt2.find import OPENAI_MODELS
 from redditgen.settings.decode import DecodeSettings
 from redditgen.settings.doctor import DoctorSettings
-from redditgen.settings.download import OPENAI_MODELS, DownloadSettings
+from redditgen.settings.download import DownloadSettings
 from redditgen.settings.encode import EncodeSettings
 from redditgen.settings.evaluate import EvaluateSettings
 from redditgen.settings.export import ExportSettings

@@ -1,14 +1,13 @@
 """The options of `redditgen decode`."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
-from redditgen.markup import SECTIONS
-from redditgen.options import argument, option, require
-from redditgen.settings import fields
+from redditgen.settings import shared
+from redditgen.settings.options import argument, command_settings, option, require
+from redditgen.titles.record import SECTIONS
 
 
-@dataclass(frozen=True, kw_only=True)
+@command_settings
 class DecodeSettings:
     input: Path = argument("Encoded or generated text.")
     out: Path | None = option(None, "File to write: .txt, .csv or .jsonl.  [default: the terminal]")
@@ -16,7 +15,7 @@ class DecodeSettings:
     partial: bool = option(
         False, "Decode also records without an end token, as far as they go; otherwise they are counted.", "--partial"
     )
-    skip_existing: bool = fields.skip_existing()
+    skip_existing: bool = shared.skip_existing()
     overwrite: bool = option(False, "Replace an output that is already there.", "--overwrite")
 
     def __post_init__(self) -> None:

@@ -1,13 +1,12 @@
 """The options of `redditgen doctor`."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
-from redditgen.options import choose, option, require
-from redditgen.settings import fields
+from redditgen.settings import shared
+from redditgen.settings.options import choose, command_settings, option, require
 
 
-@dataclass(frozen=True, kw_only=True)
+@command_settings
 class DoctorSettings:
     install: str | None = option(
         None, "tf1: make the Python 3.7 environment with TensorFlow 1.15 for --engine gpt-2-simple, instead of looking."
@@ -15,8 +14,8 @@ class DoctorSettings:
     python: Path | None = option(
         None, "With --install: the Python 3.7 to make it with.  [default: from PATH, pyenv or uv]"
     )
-    tf1_python: Path | None = fields.tf1_python()
-    model_dir: Path = fields.model_dir()
+    tf1_python: Path | None = shared.tf1_python()
+    model_dir: Path = shared.model_dir()
 
     def __post_init__(self) -> None:
         choose("--install", self.install, None, "tf1")

@@ -1,21 +1,20 @@
 """The options of `redditgen download`."""
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
-from redditgen.options import argument, choose, option, require
-from redditgen.settings import fields
+from redditgen.gpt2.find import OPENAI_MODELS
+from redditgen.settings import shared
+from redditgen.settings.options import argument, choose, command_settings, option, require
 
 OPENAI_URL = "https://openaipublic.blob.core.windows.net/gpt-2"  # where gpt-2-simple 0.8 finds them
-OPENAI_MODELS = ("124M", "355M", "774M", "1558M")
 
 
-@dataclass(frozen=True, kw_only=True)
+@command_settings
 class DownloadSettings:
     model: str = argument(f"One of OpenAI's models: {', '.join(OPENAI_MODELS)}.")
     base_url: str = option(OPENAI_URL, "Where to download from; the files lie below it as models/NAME/FILE.")
-    model_dir: Path = fields.model_dir()
+    model_dir: Path = shared.model_dir()
     overwrite: bool = option(False, "Download anew and replace a model that is already there.", "--overwrite")
 
     def __post_init__(self) -> None:

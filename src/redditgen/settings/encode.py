@@ -1,14 +1,22 @@
 """The options of `redditgen encode`."""
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
-from redditgen.options import argument, choose, option, require, require_at_least, require_auto_or_count
-from redditgen.settings import fields
+from redditgen.settings import shared
+from redditgen.settings.options import (
+    argument,
+    choose,
+    command_settings,
+    option,
+    require,
+    require_at_least,
+    require_auto_or_count,
+)
+from redditgen.titles.spacy_keywords import DEFAULT_MODEL, DEFAULT_PHRASE_LENGTH_MAX
 
 
-@dataclass(frozen=True, kw_only=True)
+@command_settings
 class EncodeSettings:
     input: Path = argument("File of titles: CSV with a header line, as fetch writes it, .parquet or .ndjson (.jsonl).")
     out: Path | None = option(
@@ -26,7 +34,9 @@ class EncodeSettings:
     repeat: int = option(3, "Write each title this many times, each with another draw of its keywords.")
     min_keywords: int = option(0, "A draw holds at least this many keywords, where the title has them.")
     max_keywords: int = option(3, "A draw holds at most this many keywords.")
-    keyword_length_max: int = option(20, "A noun phrase must be shorter than this many characters to be a keyword.")
+    keyword_length_max: int = option(
+        DEFAULT_PHRASE_LENGTH_MAX, "A noun phrase must be shorter than this many characters to be a keyword."
+    )
     dynamic: bool = option(
         False,
         "Write each title once with all its keywords, as JSON a line; finetune draws from them anew every epoch.",
@@ -39,7 +49,7 @@ class EncodeSettings:
     compat: str | None = option(
         None, "listing: find keywords as the report's script does, not as its text says (docs/encoding.md)."
     )
-    spacy_model: str = option("en_core_web_sm", "spaCy model that tags and parses.")
+    spacy_model: str = option(DEFAULT_MODEL, "spaCy model that tags and parses.")
     workers: str = option(
         "auto", "Processes that run spaCy, through ray if more than one; auto: by the size of the input."
     )
@@ -47,7 +57,7 @@ class EncodeSettings:
         None, "Run on a ray cluster that is there: auto, host:port or ray://host:port.  [default: start ray here]"
     )
     seed: int = option(0, "Seed of the draws, of the order and of the split: same seed, same file.")
-    skip_existing: bool = fields.skip_existing()
+    skip_existing: bool = shared.skip_existing()
     overwrite: bool = option(False, "Replace an output that is already there.", "--overwrite")
 
     def __post_init__(self) -> None:

@@ -1,18 +1,17 @@
 """The options of `redditgen evaluate`."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
-from redditgen.options import option, require, require_at_least
-from redditgen.settings import fields
+from redditgen.settings import shared
 from redditgen.settings.finetune import FinetuneSettings
 from redditgen.settings.generate import GenerateSettings
+from redditgen.settings.options import command_settings, option, require, require_at_least
 
 
-@dataclass(frozen=True, kw_only=True)
+@command_settings
 class EvaluateSettings:
-    run: str = fields.run()
-    step: str | None = fields.step()
+    run: str = shared.run()
+    step: str | None = shared.step()
     against: Path | None = option(
         None, "What the run was finetuned on: the titles are measured that finetune held out, with the same options."
     )
@@ -23,23 +22,23 @@ class EvaluateSettings:
     max_keywords: int | None = option(None, "With what encode --dynamic writes: as finetune had it.  [default: 3]")
     n: int = option(1000, "How many texts to sample, for categories and keywords of held-out titles.", "--n", "-n")
     sample_seed: int = option(0, "Seed of the samples and of the intervals; the same seed gives the same figures.")
-    temperature: float = fields.temperature()
-    top_k: int = fields.top_k()
-    top_p: float = fields.top_p()
-    length: int = fields.length()
+    temperature: float = shared.temperature()
+    top_k: int = shared.top_k()
+    top_p: float = shared.top_p()
+    length: int = shared.length()
     precision: str = option(
         "auto", "What the weights are sampled in: float32 or int8; auto: int8. Losses are always measured in float32."
     )
     batch_size: str = option("auto", "Titles sampled at once; auto: by the size of the model.")
-    novel_threshold: float = fields.novel_threshold()
+    novel_threshold: float = shared.novel_threshold()
     words: Path | None = option(
         None, "List of words that are not safe for work.  [default: data/nsfw_words.txt, which explains itself]"
     )
     out: Path | None = option(
         None, "Folder for evaluation.json and evaluation.html.  [default: evaluation in the run's folder]"
     )
-    checkpoint_dir: Path = fields.checkpoint_dir()
-    skip_existing: bool = fields.skip_existing()
+    checkpoint_dir: Path = shared.checkpoint_dir()
+    skip_existing: bool = shared.skip_existing()
     overwrite: bool = option(False, "Replace an evaluation that is already there.", "--overwrite")
 
     def __post_init__(self) -> None:

@@ -1,16 +1,15 @@
 """The options of `redditgen export`."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
-from redditgen.options import choose, option, require, require_name, require_step
-from redditgen.settings import fields
+from redditgen.settings import shared
+from redditgen.settings.options import choose, command_settings, option, require, require_name, require_step
 
 
-@dataclass(frozen=True, kw_only=True)
+@command_settings
 class ExportSettings:
     run: str | None = option(None, "Name of the run, a folder in --checkpoint-dir.  [default: run1]")
-    step: str | None = fields.step()
+    step: str | None = shared.step()
     model: str | None = option(None, "Instead of a run: a base model, by its name in --model-dir or its folder's path.")
     to: str = option(
         "hf",
@@ -18,9 +17,9 @@ class ExportSettings:
         "gpt-2-simple and for finetune --model.",
     )
     out: Path | None = option(None, "Folder to write.  [default: exports/RUN-TO]")
-    checkpoint_dir: Path = fields.checkpoint_dir()
-    model_dir: Path = fields.model_dir()
-    skip_existing: bool = fields.skip_existing()
+    checkpoint_dir: Path = shared.checkpoint_dir()
+    model_dir: Path = shared.model_dir()
+    skip_existing: bool = shared.skip_existing()
     overwrite: bool = option(False, "Replace an export that is already there.", "--overwrite")
 
     def __post_init__(self) -> None:

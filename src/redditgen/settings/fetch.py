@@ -2,12 +2,11 @@
 
 import dataclasses
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-from redditgen.errors import IdleOption, UsageError
-from redditgen.options import flag, option, require, require_at_least
-from redditgen.settings import fields
+from redditgen.errors import UnusedOption, UsageError
+from redditgen.settings import shared
+from redditgen.settings.options import command_settings, flag, option, require, require_at_least
 
 ARCTIC_SHIFT_URL = "https://arctic-shift.photon-reddit.com"
 
@@ -24,7 +23,7 @@ _Idle = tuple[bool, tuple[str, ...], str]
 """Whether fields would do nothing here, which ones, and why, as it follows the option."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@command_settings
 class FetchSettings:
     source: tuple[str, ...] = option(
         ("sample",),
@@ -87,7 +86,7 @@ class FetchSettings:
     limit: int = option(1000, "Arctic Shift: the first so many posts of each subreddit since --after.")
     base_url: str = option(ARCTIC_SHIFT_URL, "Arctic Shift: address of the server, or of one that answers alike.")
     refresh: bool = option(False, "Arctic Shift: ask anew for what was fetched before.", "--refresh")
-    skip_existing: bool = fields.skip_existing()
+    skip_existing: bool = shared.skip_existing()
     overwrite: bool = option(False, "Replace an output that is already there.", "--overwrite")
 
     def __post_init__(self) -> None:
@@ -98,7 +97,7 @@ class FetchSettings:
                 source not in self.source or len(self.source) == 1, f"--from {source} does not go with other sources"
             )
         for name, message in self._useless(self._of_other_sources()):
-            raise IdleOption(message, name)
+            raise UnusedOption(message, name)
         for _, message in self._useless(self._idle()):
             raise UsageError(message)
         require(

@@ -1,25 +1,34 @@
 """The options of `redditgen finetune`."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
-from redditgen.options import argument, byte_count, choose, duration, option, require, require_at_least, require_name
-from redditgen.settings import fields
+from redditgen.settings import shared
+from redditgen.settings.options import (
+    argument,
+    byte_count,
+    choose,
+    command_settings,
+    duration,
+    option,
+    require,
+    require_at_least,
+    require_name,
+)
 
 
-@dataclass(frozen=True, kw_only=True)
+@command_settings
 class FinetuneSettings:
     dataset: Path = argument(
         "Encoded text or JSONL, as encode writes it; or a CSV of one column, a .npz of tokens, or plain text; "
         "or a folder or a quoted glob of such files."
     )
-    engine: str = fields.engine()
+    engine: str = shared.engine()
     model: str | None = option(
         None,
         "Base model: a folder in --model-dir, mini, which comes with redditgen, or the path of a folder of OpenAI's or "
         "Hugging Face's layout.  [default: the run's; mini for a new one]",
     )
-    run: str = fields.run()
+    run: str = shared.run()
     steps: int = option(500, "Step at which the run ends; a run that has got there does nothing.")
     more: int | None = option(None, "Go on for this many steps from where the run stands, instead of --steps.")
     batch_size: int | None = option(
@@ -114,11 +123,11 @@ class FinetuneSettings:
     ray_address: str | None = option(
         None, "Ray cluster to train on, as host:port; its machines must share the folder of the runs.", "--ray-address"
     )
-    model_dir: Path = fields.model_dir()
-    checkpoint_dir: Path = fields.checkpoint_dir()
+    model_dir: Path = shared.model_dir()
+    checkpoint_dir: Path = shared.checkpoint_dir()
     sample_dir: Path = option(Path("samples"), "Folder of the samples.")
-    tf1_python: Path | None = fields.tf1_python()
-    skip_existing: bool = fields.skip_existing()
+    tf1_python: Path | None = shared.tf1_python()
+    skip_existing: bool = shared.skip_existing()
     overwrite: bool = option(False, "With --restore-from fresh: replace a run that is already there.", "--overwrite")
 
     def __post_init__(self) -> None:
@@ -133,7 +142,7 @@ class FinetuneSettings:
         require_at_least(2, self, "window")
         require(self.learning_rate is None or self.learning_rate > 0, "--learning-rate must be above 0")
         require(0 <= self.val_fraction < 1, f"--val-fraction must be from 0 to below 1, not {self.val_fraction}")
-        choose("--engine", self.engine, *fields.ENGINES)
+        choose("--engine", self.engine, *shared.ENGINES)
         self._check_ends()
         choose("--optimizer", self.optimizer, "adam", "sgd")
         choose("--record-tokens", self.record_tokens, None, "compact", "literal")

@@ -1,12 +1,11 @@
 """The options that every command has, which are about how it is run and not about what it makes."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
-from redditgen.options import option, require
+from redditgen.settings.options import command_settings, option, require
 
 
-@dataclass(frozen=True, kw_only=True)
+@command_settings
 class GeneralSettings:
     quiet: bool = option(False, "Say nothing but warnings and errors.", "--quiet")
     verbose: bool = option(False, "Say also what was chosen, and when; and what the libraries say.", "--verbose")

@@ -1,12 +1,12 @@
 """The options of `redditgen generate`."""
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 
-from redditgen.markup import END
-from redditgen.options import (
+from redditgen.settings import shared
+from redditgen.settings.options import (
     choose,
+    command_settings,
     option,
     require,
     require_at_least,
@@ -14,14 +14,14 @@ from redditgen.options import (
     require_name,
     require_step,
 )
-from redditgen.settings import fields
+from redditgen.titles.record import END_TOKEN
 
 
-@dataclass(frozen=True, kw_only=True)
+@command_settings
 class GenerateSettings:
-    run: str = fields.run()
-    step: str | None = fields.step()
-    engine: str = fields.engine()
+    run: str = shared.run()
+    step: str | None = shared.step()
+    engine: str = shared.engine()
     category: str | None = option(None, "Category of the titles, as a subreddit.  [default: the model chooses]")
     keywords: str | None = option(None, "Keywords of the titles, between blanks or commas.  [default: none]")
     keywords_from: str | None = option(
@@ -37,7 +37,7 @@ class GenerateSettings:
         None,
         "Raw text to go on from, instead of category and keywords; texts are then kept as they come, but for --sfw.",
     )
-    truncate: str = option(END, "With --prefix: cut each text where this stands; '' for the whole.")
+    truncate: str = option(END_TOKEN, "With --prefix: cut each text where this stands; '' for the whole.")
     include_prefix: bool = option(False, "With --prefix: write it too.", "--include-prefix")
     sample_delim: str = option("", "Text to write behind each title's line, in .txt and on the terminal.")
     label: bool = option(
@@ -52,18 +52,18 @@ class GenerateSettings:
         "Leave out copies of titles that the run has learned from.  [default: where the run has a list of them]",
         "--novel/--no-novel",
     )
-    novel_threshold: float = fields.novel_threshold()
+    novel_threshold: float = shared.novel_threshold()
     unique: bool = option(True, "No title twice in an output.", "--unique/--no-unique")
     sfw: bool = option(True, "Leave out what fetch --sfw does, by words and categories.", "--sfw/--no-sfw")
     words: Path | None = option(None, "List of words for --sfw.  [default: data/nsfw_words.txt, which explains itself]")
     min_words: int | None = option(None, "Only titles of this many words or more.")
     max_words: int | None = option(None, "Only titles of this many words or fewer.")
     max_tries: int = option(200, "The most texts drawn a title, to find one that is wanted.")
-    temperature: float = fields.temperature()
-    top_k: int = fields.top_k()
-    top_p: float = fields.top_p()
+    temperature: float = shared.temperature()
+    top_k: int = shared.top_k()
+    top_p: float = shared.top_p()
     repetition_penalty: float = option(1.0, "Above 1 makes tokens that a title has already less likely.")
-    length: int = fields.length()
+    length: int = shared.length()
     precision: str = option(
         "auto", "What the weights are computed in: float32, or int8, about twice as fast and hardly worse; auto: int8."
     )
@@ -78,12 +78,12 @@ class GenerateSettings:
     )
     seed: int | None = option(None, "Seed of the draws; the same seed gives the same titles.  [default: a new one]")
     out: Path | None = option(None, "File to write: .txt, .csv or .jsonl.  [default: the terminal]")
-    checkpoint_dir: Path = fields.checkpoint_dir()
-    tf1_python: Path | None = fields.tf1_python()
+    checkpoint_dir: Path = shared.checkpoint_dir()
+    tf1_python: Path | None = shared.tf1_python()
     resume: bool = option(
         False, "Go on with an output that a kill cut short, as the same command does without it.", "--resume"
     )
-    skip_existing: bool = fields.skip_existing()
+    skip_existing: bool = shared.skip_existing()
     overwrite: bool = option(False, "Replace an output that is already there.", "--overwrite")
 
     def __post_init__(self) -> None:
@@ -100,7 +100,7 @@ class GenerateSettings:
         require(self.out is not None or not self.skip_existing, "--skip-existing: is about a file; name one with --out")
         require_auto_or_count(self, "batch_size")
         require_step(self.step)
-        choose("--engine", self.engine, *fields.ENGINES)
+        choose("--engine", self.engine, *shared.ENGINES)
         choose("--precision", self.precision, "auto", "float32", "int8")
         require_name("--run", self.run)
         self._require_one_way_to_ask()

@@ -1,13 +1,12 @@
 """The options of `redditgen tokenize`."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
-from redditgen.options import argument, choose, option, require, require_at_least
-from redditgen.settings import fields
+from redditgen.settings import shared
+from redditgen.settings.options import argument, choose, command_settings, option, require, require_at_least
 
 
-@dataclass(frozen=True, kw_only=True)
+@command_settings
 class TokenizeSettings:
     dataset: Path = argument("Encoded text, a CSV of one column, or plain text; or a folder or a quoted glob of them.")
     out: Path | None = option(None, ".npz to write.  [default: DATASET's name with .npz]")
@@ -16,8 +15,8 @@ class TokenizeSettings:
         "literal", "literal, as gpt-2-simple reads them; compact: start and end of a record are one token each."
     )
     combine: int = option(50_000, "Join files until they have this many characters.")
-    model_dir: Path = fields.model_dir()
-    skip_existing: bool = fields.skip_existing()
+    model_dir: Path = shared.model_dir()
+    skip_existing: bool = shared.skip_existing()
     overwrite: bool = option(False, "Replace an output that is already there.", "--overwrite")
 
     def __post_init__(self) -> None:

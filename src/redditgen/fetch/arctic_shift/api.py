@@ -27,15 +27,15 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from redditgen.errors import InputError, MissingError, UsageError
+from redditgen.runtime.http import RetryPolicy, TransientError, open_response, redact_url, url_below
 from redditgen.settings import ARCTIC_SHIFT_URL
-from redditgen.web import Passing, Patience, answer, below, shown
 
 if TYPE_CHECKING:
     import httpx
 
 URL = ARCTIC_SHIFT_URL
 
-AT_MOST, AT_LEAST = 1000, 100  # posts in a page with limit=auto, if there are that many
+MAX_PAGE, MIN_PAGE = 1000, 100  # posts in a page with limit=auto, if there are that many
 _FEWEST = 25  # posts in a page, where more are too much for the server
 
 PAUSE = 1.0  # seconds between requests
@@ -54,7 +54,7 @@ _TITLE = re.compile(rb"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
 _log = logging.getLogger(__name__)
 
 
-class TooMuch(Passing):
+class PageTooLarge(TransientError):
     """A failure that a smaller page may mend."""
 
 
@@ -68,9 +68,9 @@ class Page:
 
 class Api:
     def __init__(self, client: "httpx.Client", base_url: str) -> None:
-        self._client, self._url = client, address(base_url)
+        self._client, self._url = client, search_url(base_url)
         self._due = 0.0  # when the next request may be sent, on the monotonic clock
-        self._most = AT_MOST
+        self._most = MAX_PAGE
         self._has_answered = False
 
     def page(self, query: Mapping[str, str | int], *, wanted: int, known: int, again: str) -> Page:
@@ -78,34 +78,34 @@ class Api:
 
         Raises MissingError with what to do, `again`, where no try succeeds.
         """
-        patience = Patience(_PAUSES, _LONGEST_PAUSE)
+        patience = RetryPolicy(_PAUSES, _LONGEST_PAUSE)
         while True:
             limit = min(wanted + known, max(self._most, known + _FEWEST))
             try:
                 self._wait(again)
-                posts = self._asked({**query, "sort": "asc", "limit": limit if limit <= AT_LEAST else "auto"})
-                return Page(posts, min(limit, AT_LEAST))
-            except Passing as failure:
+                posts = self._asked({**query, "sort": "asc", "limit": limit if limit <= MIN_PAGE else "auto"})
+                return Page(posts, min(limit, MIN_PAGE))
+            except TransientError as failure:
                 message = f"{failure}; {again}"
                 if not failure.connected and not self._has_answered:
                     raise MissingError(message) from failure
-                if isinstance(failure, TooMuch):
-                    self._most = max(_FEWEST, min(AT_LEAST, limit // 2))
+                if isinstance(failure, PageTooLarge):
+                    self._most = max(_FEWEST, min(MIN_PAGE, limit // 2))
                 patience.wait(failure, message)
 
     def _wait(self, again: str) -> None:
         pause = self._due - time.monotonic()
         if pause > _LONGEST_PAUSE:
-            raise MissingError(f"{shown(self._url)}: its rate limit is used up for {pause:.0f} s; {again}")
+            raise MissingError(f"{redact_url(self._url)}: its rate limit is used up for {pause:.0f} s; {again}")
         if pause > 2 * PAUSE:
-            _log.info("%s: its rate limit is used up; waiting %.0f s", shown(self._url), pause)
+            _log.info("%s: its rate limit is used up; waiting %.0f s", redact_url(self._url), pause)
         if pause > 0:
             time.sleep(pause)
 
     def _asked(self, query: Mapping[str, str | int]) -> list[Any]:
         url = self._url.copy_merge_params(dict(query))
         headers = {"Accept": "application/json", "Accept-Encoding": "gzip"}
-        with answer(self._client, "GET", url, range(200, 600), **headers) as response:
+        with open_response(self._client, "GET", url, range(200, 600), **headers) as response:
             self._has_answered = True
             self._due = time.monotonic() + _rate_limit(response.headers)
             try:
@@ -115,11 +115,11 @@ class Api:
             return _posts(response, body)
 
 
-def address(base_url: str) -> "httpx.URL":
+def search_url(base_url: str) -> "httpx.URL":
     """Where posts are searched; raises UsageError if that is no address."""
     no_address = UsageError(f"--base-url is no address; it must be like {URL}")
     try:
-        url = below(base_url, ["api", "posts", "search"])
+        url = url_below(base_url, ["api", "posts", "search"])
     except UsageError as error:
         raise no_address from error
     if url.scheme not in ("http", "https") or not url.host:
@@ -132,9 +132,9 @@ def _body(response: "httpx.Response") -> bytes:
     for chunk in response.iter_bytes():
         body += chunk
         if len(body) > _LARGEST_ANSWER:
-            raise TooMuch(f"{shown(response.url)}: one answer has more than {_LARGEST_ANSWER // _MB} MB")
+            raise PageTooLarge(f"{redact_url(response.url)}: one answer has more than {_LARGEST_ANSWER // _MB} MB")
         if time.monotonic() > until:
-            raise TooMuch(f"{shown(response.url)}: one answer takes more than {_LONGEST_ANSWER:.0f} s")
+            raise PageTooLarge(f"{redact_url(response.url)}: one answer takes more than {_LONGEST_ANSWER:.0f} s")
     return bytes(body)
 
 
@@ -148,27 +148,27 @@ def _posts(response: "httpx.Response", body: bytes) -> list[Any]:
         raise _refusal(response, _words(fields.get("error") or ""))
     posts = fields.get("data")
     if not isinstance(posts, list):
-        raise InputError(f"{shown(response.url)}: answers without posts; is --base-url like {URL}?")
+        raise InputError(f"{redact_url(response.url)}: answers without posts; is --base-url like {URL}?")
     return posts
 
 
 def _refusal(response: "httpx.Response", words: str) -> Exception:
     status = response.status_code
-    reason = f"{shown(response.url)}: {words or 'no reason given'} ({status})"
+    reason = f"{redact_url(response.url)}: {words or 'no reason given'} ({status})"
     if status == 429:
         pause = _retry_after(response.headers)
         later = f", and asks to wait {pause:.0f} s" if pause > _LONGEST_PAUSE else ""
-        return Passing(f"{reason}: too many requests{later}", pause=pause)
+        return TransientError(f"{reason}: too many requests{later}", pause=pause)
     if _TOO_MUCH.search(words):
-        return TooMuch(reason)
+        return PageTooLarge(reason)
     if status == 408 or status >= 500 or _LATER.search(words):
-        return Passing(reason)
+        return TransientError(reason)
     return MissingError(f"{reason}; check --subreddit, --after, --before and --base-url")
 
 
 def _no_json(response: "httpx.Response", body: bytes) -> Exception:
     """A web page where JSON should be, of Cloudflare before the API or of a network with a login; else a cut answer."""
-    where, status = shown(response.url), response.status_code
+    where, status = redact_url(response.url), response.status_code
     if status in (408, 429) or status >= 500:
         return _refusal(response, _page_title(body))
     if body.lstrip().startswith(b"<") or "html" in response.headers.get("content-type", ""):
@@ -179,7 +179,7 @@ def _no_json(response: "httpx.Response", body: bytes) -> Exception:
         )
     if status != 200:
         return _refusal(response, "")
-    return Passing(f"{where}: the answer is no whole JSON")
+    return TransientError(f"{where}: the answer is no whole JSON")
 
 
 def _page_title(body: bytes) -> str:

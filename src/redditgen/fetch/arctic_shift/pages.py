@@ -13,7 +13,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Reached:
+class Position:
     """How far the pages go, and what was in them."""
 
     cursor: int
@@ -26,16 +26,16 @@ class Reached:
     """Seconds with more posts than a page holds."""
 
 
-class Pages:
+class PageFile:
     """The file of one subreddit's pages; a page that did not come whole is cut off when it is opened."""
 
     def __init__(self, path: Path, start: int) -> None:
         self._path = path
-        self.reached = Reached(start)
+        self.reached = Position(start)
         if path.exists():
             self._cut()
 
-    def add(self, posts: Iterable[Mapping[str, Any]], reached: Reached) -> None:
+    def add(self, posts: Iterable[Mapping[str, Any]], reached: Position) -> None:
         lines = [json.dumps(post, ensure_ascii=False) for post in posts]
         lines.append(json.dumps([asdict(reached)]))
         with self._path.open("ab") as file:
@@ -62,11 +62,11 @@ class Pages:
             file.truncate(end)
 
 
-def _parsed(line: bytes) -> Reached | None:
+def _parsed(line: bytes) -> Position | None:
     if not line.endswith(b"\n"):
         return None
     try:
         content = json.loads(line)[0]
-        return Reached(**content | {"crowded": tuple(content["crowded"])})
+        return Position(**content | {"crowded": tuple(content["crowded"])})
     except (ValueError, TypeError, LookupError):
         return None

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from redditgen import half_pairs
 from redditgen.errors import InputError
 from redditgen.fetch.arctic_shift.api import URL
-from redditgen.fetch.arctic_shift.pages import Reached
+from redditgen.fetch.arctic_shift.pages import Position
 from redditgen.fetch.arctic_shift.request import ArcticShiftSettings
-from redditgen.fetch.dump_posts import TYPES
+from redditgen.fetch.sql.columns import DUMP_COLUMN_TYPES
+from redditgen.files import surrogates
 
 _NEEDED = ("id", "subreddit", "title", "created_utc")
 _LARGEST = 2**63  # what a BIGINT must be less than
@@ -20,7 +20,7 @@ _LATEST = 10**11  # seconds; what is more is no time of a post
 
 
 @dataclass
-class Read:
+class PageContent:
     """What was in a page beyond what the pages before it had."""
 
     posts: list[dict[str, Any]] = field(default_factory=list)
@@ -34,9 +34,9 @@ class Read:
     """Not asked for at all."""
 
 
-def read(page: Sequence[Any], settings: ArcticShiftSettings, reached: Reached) -> Read:
+def read_page(page: Sequence[Any], settings: ArcticShiftSettings, reached: Position) -> PageContent:
     """Raises InputError where the page begins later than it ends."""
-    came = Read()
+    came = PageContent()
     created = reached.cursor
     for content in page:
         post = content if isinstance(content, dict) else {}
@@ -48,7 +48,7 @@ def read(page: Sequence[Any], settings: ArcticShiftSettings, reached: Reached) -
 
 
 def _take(
-    came: Read, content: Any, row: dict[str, Any], created: int, settings: ArcticShiftSettings, reached: Reached
+    came: PageContent, content: Any, row: dict[str, Any], created: int, settings: ArcticShiftSettings, reached: Position
 ) -> None:
     subreddit = row["subreddit"] or settings.subreddit
     if settings.before and created >= settings.before:
@@ -85,12 +85,12 @@ def _time(post: Mapping[str, Any]) -> int | None:
 def _row(post: Mapping[str, Any]) -> dict[str, Any]:
     """A post's values, None where it lacks one or has one of another type."""
     readers = {"VARCHAR": _text, "BIGINT": _whole, "BOOLEAN": _truth}
-    row = {name: readers[type](post.get(name)) for name, type in TYPES.items()}
+    row = {name: readers[type](post.get(name)) for name, type in DUMP_COLUMN_TYPES.items()}
     return row | {"id": row["id"] or None, "created_utc": _time(post)}
 
 
 def _text(value: Any) -> str | None:
-    return half_pairs.replaced(value) if isinstance(value, str) else None
+    return surrogates.replace_surrogates(value) if isinstance(value, str) else None
 
 
 def _whole(value: Any) -> int | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from redditgen.errors import UsageError
-from redditgen.fetch.dump_posts import TYPES
+from redditgen.fetch.sql.columns import DUMP_COLUMN_TYPES
 
 _FORMAT = 1  # of the files; a change of it makes everything be fetched anew
 
@@ -30,30 +30,30 @@ class ArcticShiftSettings:
     @property
     def name(self) -> str:
         """Of the file of posts."""
-        content = json.dumps([_FORMAT, list(TYPES), self.base_url, self.after, self.before, self.limit])
+        content = json.dumps([_FORMAT, list(DUMP_COLUMN_TYPES), self.base_url, self.after, self.before, self.limit])
         return f"{self.subreddit.lower()}-{hashlib.sha256(content.encode()).hexdigest()[:12]}.ndjson"
 
     @property
     def span(self) -> str:
-        return f"since {date(self.after)}" + (f" until {date(self.before)}" if self.before else "")
+        return f"since {format_time(self.after)}" + (f" until {format_time(self.before)}" if self.before else "")
 
 
-def settings(
+def request_settings(
     subreddits: Sequence[str], after: str, before: str, limit: int, base_url: str
 ) -> list[ArcticShiftSettings]:
     """One a subreddit; raises UsageError where something can't be meant."""
-    since, until = moment("--after", after), moment("--before", before) if before else None
+    since, until = parse_time("--after", after), parse_time("--before", before) if before else None
     if until is not None and since >= until:
         raise UsageError(f"--after ({after}) must be earlier than --before ({before})")
     if limit < 1:
         raise UsageError(f"--limit must be 1 or more, not {limit}")
     return [
         ArcticShiftSettings(base_url=base_url, subreddit=name, after=since, before=until, limit=limit)
-        for name in names(subreddits)
+        for name in parse_subreddits(subreddits)
     ]
 
 
-def names(subreddits: Sequence[str]) -> list[str]:
+def parse_subreddits(subreddits: Sequence[str]) -> list[str]:
     """The subreddits in texts with commas between them, each once."""
     written = [name.strip(" \t\r\n/") for text in subreddits for name in text.split(",") if name.strip()]
     found: dict[str, str] = {}
@@ -69,7 +69,7 @@ def names(subreddits: Sequence[str]) -> list[str]:
     return list(found.values())
 
 
-def moment(option: str, written: str) -> int:
+def parse_time(option: str, written: str) -> int:
     """Unix seconds of a date or time in ISO 8601, in UTC if it does not say, or of Unix seconds themselves."""
     text = written.strip()
     if re.fullmatch(r"[0-9]{10}", text):  # since 2001; fewer digits are a date such as 20240131
@@ -83,5 +83,5 @@ def moment(option: str, written: str) -> int:
         ) from error
 
 
-def date(seconds: int) -> str:
+def format_time(seconds: int) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"

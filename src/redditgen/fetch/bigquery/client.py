@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from redditgen.fetch.bigquery import errors
-from redditgen.quiet import quiet
+from redditgen.runtime.library_logs import loggers_silenced
 
 if TYPE_CHECKING:
     from google.api_core.retry import Retry
     from google.cloud.bigquery_storage import BigQueryReadClient
 
 # The first is what Google's own client reads; for the Storage Read API Google has none.
-EMULATOR, STORAGE_EMULATOR = "BIGQUERY_EMULATOR_HOST", "BIGQUERY_STORAGE_EMULATOR_HOST"
+EMULATOR_VARIABLE, STORAGE_EMULATOR_VARIABLE = "BIGQUERY_EMULATOR_HOST", "BIGQUERY_STORAGE_EMULATOR_HOST"
 
 _log = logging.getLogger(__name__)
 
@@ -28,13 +28,13 @@ class Connection:
         from google.cloud.bigquery import Client
 
         options: dict[str, Any] = {}
-        if host := os.environ.get(EMULATOR):
+        if host := os.environ.get(EMULATOR_VARIABLE):
             project = project or os.environ.get("GOOGLE_CLOUD_PROJECT") or "redditgen"
             options["api_endpoint"] = host if "://" in host else f"http://{host}"
-            _log.info("BigQuery: asking the emulator that %s names", EMULATOR)
+            _log.info("BigQuery: asking the emulator that %s names", EMULATOR_VARIABLE)
         self._credentials, named = _login(is_real=not host)
         if not (project or named):
-            raise errors.no_project()
+            raise errors.no_project_error()
         self.client = Client(project or named, self._credentials, location=location, client_options=options)
 
     @contextmanager
@@ -42,9 +42,9 @@ class Connection:
         """A client of the Storage Read API; None for an emulator that no variable names the address of."""
         from google.cloud.bigquery_storage import BigQueryReadClient
 
-        if not os.environ.get(EMULATOR):
+        if not os.environ.get(EMULATOR_VARIABLE):
             client = BigQueryReadClient(credentials=self._credentials)
-        elif address := os.environ.get(STORAGE_EMULATOR):
+        elif address := os.environ.get(STORAGE_EMULATOR_VARIABLE):
             client = BigQueryReadClient(transport=_insecure(address))
         else:
             yield None
@@ -65,13 +65,13 @@ def _login(is_real: bool) -> tuple[Any, str | None]:
         return AnonymousCredentials(), None
     # Last it asks whether this is one of Google's own machines; three times where nobody answers, which takes 13 s.
     os.environ.setdefault("GCE_METADATA_DETECT_RETRIES", "1")
-    with warnings.catch_warnings(), quiet("google.auth"):
+    with warnings.catch_warnings(), loggers_silenced("google.auth"):
         # Of a login without a project for quotas: the one that runs the job has them.
         warnings.filterwarnings("ignore", "Your application has authenticated using end user credentials")
         try:
             credentials, project = google.auth.default(scopes=Client.SCOPE)
         except (OSError, ValueError, TypeError, AttributeError) as error:  # of a file that is not even of its kind
-            raise errors.no_credentials() from error
+            raise errors.no_credentials_error() from error
     return credentials, project
 
 
@@ -84,7 +84,7 @@ def _insecure(address: str) -> Any:
     return BigQueryReadGrpcTransport(channel=channel)
 
 
-def aloud(patience: float) -> "Retry":
+def logged_retry(patience: float) -> "Retry":
     """Google's rules of what is tried again, for so many seconds, and with a line in the log when that begins."""
     from google.cloud.bigquery import DEFAULT_RETRY
 

@@ -4,7 +4,7 @@ _FREE = 1 << 40  # bytes a month
 _PRICE = 6.25  # USD for 2^40 bytes beyond them, on demand, in the US
 
 
-def size(count: float) -> str:
+def format_bytes(count: float) -> str:
     """Bytes in the unit that leaves up to three digits before the point."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if count < 1000:
@@ -13,11 +13,11 @@ def size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
-def forecast(count: int | None) -> str:
+def cost_forecast(count: int | None) -> str:
     """What a query that reads so many bytes costs; BigQuery does not always tell how many."""
     if not count:
         return "it does not tell how much the query reads: what it costs is unknown"
     return (
-        f"the query reads {size(count)}, {count / _FREE:.2%} of the 1 TiB a month that is free; "
+        f"the query reads {format_bytes(count)}, {count / _FREE:.2%} of the 1 TiB a month that is free; "
         f"beyond that about USD {count / _FREE * _PRICE:.2f} (USD {_PRICE} a TiB; prices change)"
     )

@@ -13,20 +13,20 @@ if TYPE_CHECKING:
 
     from redditgen.fetch.bigquery.client import Connection
 
-FEW_ROWS = 50_000  # come by REST in a few answers, sooner than another connection is made
+REST_MAX_ROWS = 50_000  # come by REST in a few answers, sooner than another connection is made
 _SESSION = 20.0  # seconds in which the Storage Read API must let itself be had
 
 _log = logging.getLogger(__name__)
 
 
-def batches(
+def read_batches(
     connection: "Connection",
     job: "QueryJob",
     retry: "Retry",
     *,
     timeout: float,
     page_rows: int | None = None,
-    few_rows: int = FEW_ROWS,
+    few_rows: int = REST_MAX_ROWS,
 ) -> "Generator[pa.RecordBatch]":
     """The rows of a job that is done, in their order; raises what Google's client raises, the job's failure first.
 

@@ -1,0 +1,60 @@
+"""Encoded or generated text back to titles, or to whichever sections are asked for."""
+
+import logging
+from collections import Counter
+from collections.abc import Iterator
+
+from redditgen.errors import InputError, UsageError
+from redditgen.files.atomic import atomic_write, refuse_existing
+from redditgen.files.locks import locked_output
+from redditgen.files.rows import check_rows_file, fold_line_breaks, json_line, write_rows
+from redditgen.files.sidecar import IGNORED_SETTINGS, find_up_to_date, write_sidecar
+from redditgen.runtime.progress import track
+from redditgen.settings import DecodeSettings
+from redditgen.titles.record_reader import read_records
+
+_log = logging.getLogger(__name__)
+
+
+def decode(settings: DecodeSettings) -> dict[str, int]:
+    """Write the asked sections to `settings.out`; gives the counts: rows, and what `records` counts."""
+    if settings.out is None:
+        raise UsageError("--out: a file to write is needed here")
+    check_rows_file(settings.out, settings.names)
+    inputs = [settings.input]
+    if settings.skip_existing and (
+        before := find_up_to_date(settings.out, settings, inputs=inputs, ignoring=IGNORED_SETTINGS)
+    ):
+        return dict(before["counts"])
+    counts: Counter[str] = Counter()
+    with locked_output(settings.out):
+        refuse_existing(settings.out, settings.overwrite)
+        with atomic_write(settings.out) as temporary:
+            counts["rows"] = write_rows(
+                temporary,
+                track(_rows(settings, counts), str(settings.out), unit="rows"),
+                settings.names,
+                suffix=settings.out.suffix,
+            )
+            write_sidecar(settings.out, settings, inputs=inputs, written=temporary, counts=counts)
+    unfinished = f" and {counts['partial']} unfinished ones" if counts["partial"] else ""
+    _log.info("%s: %d rows of %d records%s", settings.out, counts["rows"], counts["records"], unfinished)
+    return dict(counts)
+
+
+def decode_lines(settings: DecodeSettings) -> Iterator[str]:
+    """The asked section, a line each; more than one section come as JSON, an object a line."""
+    for row in _rows(settings, Counter()):
+        yield fold_line_breaks(row[settings.names[0]]) if len(settings.names) == 1 else json_line(row, settings.names)
+
+
+def _rows(settings: DecodeSettings, counts: Counter[str]) -> Iterator[dict[str, str | None]]:
+    """A row a record; records with none of the asked sections are left out."""
+    names, found = settings.names, False
+    for record in read_records(settings.input, counts, partial=settings.partial):
+        row = {name: getattr(record, name) for name in names}
+        if set(row.values()) != {None}:
+            found = True
+            yield row
+    if not found:
+        raise InputError(f"{settings.input}: no record has a section {' or '.join(names)} (--sections)")

@@ -1,0 +1,1 @@
+"""Token sequences, and the batches and windows that engines train on."""

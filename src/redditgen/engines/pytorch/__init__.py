@@ -1,0 +1,1 @@
+"""Training with PyTorch, in this process or by ray's workers."""

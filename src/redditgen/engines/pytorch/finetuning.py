@@ -1,0 +1,255 @@
+"""A finetuning with PyTorch: its steps, and what it writes on the way."""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from itertools import count, islice
+from random import Random
+from typing import TYPE_CHECKING
+
+from redditgen.engines.base import TrainingJob, cut_after_end_token, default_learning_rate, interrupted_error
+from redditgen.engines.data.epochs import training_batches
+from redditgen.engines.data.examples import tokenize_prompts
+from redditgen.engines.data.token_stream import TokenStream
+from redditgen.engines.pytorch import planning
+from redditgen.engines.pytorch.divergence import DivergenceDetector
+from redditgen.engines.pytorch.loss_plot import plot_losses
+from redditgen.engines.pytorch.parallel import SINGLE_PROCESS, Ranks
+from redditgen.engines.pytorch.reporting import StepReporter
+from redditgen.engines.pytorch.tensorboard_events import EventWriter
+from redditgen.engines.pytorch.training import HeldOutLoss, Training
+from redditgen.errors import RedditgenError
+from redditgen.files.atomic import atomic_write
+from redditgen.gpt2.metrics import measurements_since_best
+from redditgen.gpt2.model_dir import PLOT_FILE
+from redditgen.gpt2.run_info import LOSS_ON_TITLE
+from redditgen.runtime.progress import Progress
+from redditgen.runtime.signals import deferred_signals
+
+if TYPE_CHECKING:
+    import torch
+
+    Batch = tuple[torch.Tensor, torch.Tensor]  # inputs and targets, both [rows, tokens]
+
+DEFAULT_BATCH_SIZE = 32  # records or windows
+
+_log = logging.getLogger(__name__)
+
+
+class TorchFinetuning:
+    """One command's training of one run, and what it writes on the way."""
+
+    def __init__(
+        self,
+        job: TrainingJob,
+        *,
+        ranks: Ranks = SINGLE_PROCESS,
+        progress: Callable[..., Progress] = Progress,
+        interrupts: Callable[[], AbstractContextManager[Callable[[], bool]]] = deferred_signals,
+    ) -> None:
+        """Of several `ranks` each makes one and runs it; the first alone writes, on the others `follow` is run.
+
+        `progress` makes what shows the steps, and `interrupts` what tells whether to save and end.
+        """
+        self.job, self.data = job, job.dataset
+        self.start, self.end = job.schedule.start, job.schedule.end
+        self.ranks, self.progress, self.interrupts = ranks, progress, interrupts
+        hyperparameters = job.initial_model.hyperparameters()
+        self.tokenizer = job.initial_model.tokenizer()
+        each = job.optimizer.batch_size or DEFAULT_BATCH_SIZE
+        self.batch_size = each * ranks.count
+        self._warn_of_few()
+        plan = ranks.broadcast(planning.plan_for_job(job, each, ranks))
+        begun = planning.starting_weights(job, plan)
+        self.training = Training(
+            hyperparameters,
+            begun.model.tensors,
+            rate=job.optimizer.learning_rate or default_learning_rate(hyperparameters, plan.train),
+            end=self.end,
+            plan=plan,
+            optimizer=job.optimizer.name,
+            base=begun.base,
+            adapters=begun.adapters,
+            seed=job.optimizer.seed,
+            ranks=ranks,
+        )
+        if begun.is_resumed and (state := job.run.optimizer_state()):
+            self.training.restore_optimizer(state, self.start)
+        self.divergence = DivergenceDetector(hyperparameters.n_vocab)
+        self.measured_at = self.saved_at = self.start
+
+    def _warn_of_few(self) -> None:
+        there = self.data.train
+        if not isinstance(there, TokenStream) and len(there) < self.batch_size:
+            _log.warning(
+                "%s: %d records are fewer than a batch of %d; each step learns from all of them",
+                self.data.source,
+                len(there),
+                self.batch_size,
+            )
+
+    def run(self) -> int:
+        run, start, end = self.job.run, self.start, self.end
+        if not start:
+            run.clear_run()
+        run.start_run(self.job.initial_model, self.data.run_info)
+        self.job.on_first_change()
+        run.metrics.cut(start)
+        bar = self.progress(run.path.name, unit="steps", total=end, done=start)
+        with bar as progress, EventWriter(run.path, start) as events:
+            self.reporting = StepReporter(run.metrics, events, self.training.device)
+            if not start and len(self.data.held_out):
+                self._report(0, measured=True)
+            with self.interrupts() as interrupted:
+                for step, (batches, tokens) in zip(range(start + 1, end + 1), self._timed_steps(start), strict=False):
+                    self._learn(step, batches, tokens)
+                    progress.update(1, self.reporting.note())
+                    if self.ranks.broadcast(self._has_ended(step, interrupted())):
+                        return step
+        return end
+
+    def follow(self) -> None:
+        """Take the same steps as the first rank, until it ends."""
+        steps = zip(range(self.start + 1, self.end + 1), self._steps(self.start), strict=False)
+        for step, (batches, _) in steps:
+            self.training.step(step, *batches)
+            if self.ranks.broadcast(False):
+                return
+
+    def _timed_steps(self, done: int) -> "Iterator[tuple[list[Batch], int]]":
+        """What each step learns from; making it counts as a part of the step."""
+        steps = self._steps(done)
+        while True:
+            self.reporting.begin_step()
+            yield next(steps)
+
+    def _learn(self, step: int, batches: "list[Batch]", tokens: int) -> None:
+        self.batches, loss = batches, self.training.step(step, *batches)
+        self.reporting.end_step(
+            loss,
+            tokens=tokens,
+            titles=0 if isinstance(self.data.train, TokenStream) else sum(len(inputs) for inputs, _ in batches),
+        )
+        self.divergence.add(loss)
+        if self.divergence.is_certain:
+            raise self._diverged(step, loss)
+
+    def _has_ended(self, step: int, is_interrupted: bool) -> bool:
+        """Write what is due after a step; raises Interrupted where that was asked for."""
+        is_late = time.monotonic() >= self.job.schedule.deadline
+        is_end = is_late or step == self.end
+        is_stalled = self._write(step, last=is_end or is_interrupted, measured=is_end)
+        if step == self.end:
+            return True
+        if is_interrupted:
+            raise interrupted_error(step, self.job)
+        if is_late or is_stalled:
+            schedule = self.job.schedule
+            why = schedule.deadline_reason if is_late else f"--early-stop {schedule.early_stop}"
+            _log.info("%s: saved at step %d, by %s", self.job.run.path, step, why)
+        return is_late or is_stalled
+
+    def _write(self, step: int, *, last: bool, measured: bool) -> bool:
+        """Report, sample and save, whatever is due after a step; gives whether --early-stop ends the run there."""
+        schedule, checkpoints = self.job.schedule, self.job.checkpoints
+        saves = last or _is_due(step, checkpoints.save_every)
+        # Reported before each save, so that a run that goes on from it lacks no step's loss in its next report.
+        if saves or _is_due(step, schedule.print_every) or _is_due(step, schedule.val_every):
+            self._report(step, measured=measured)
+        is_stalled = self._is_stalled(step)
+        if _is_due(step, self.job.samples.every):
+            self._sample(step)
+        is_best = checkpoints.keep_best and self.measured_at == step and self.job.run.best_step(step) == step
+        if saves or is_stalled or is_best:
+            self._save(step, last=last or is_stalled)
+        return is_stalled
+
+    def _is_stalled(self, step: int) -> bool:
+        """Whether the held-out loss, measured at this step, has not become lower for long enough."""
+        schedule = self.job.schedule
+        if schedule.early_stop is None or self.measured_at != step:
+            return False
+        reports = self.job.run.metrics.reports()
+        return measurements_since_best(reports, after=schedule.early_stop_from) >= schedule.early_stop
+
+    def _save(self, step: int, *, last: bool) -> None:
+        """Save, unless the loss may be going up for good, or raise RedditgenError if it were the `last` chance."""
+        run, checkpoints = self.job.run, self.job.checkpoints
+        loss = self.training.loss(*self.batches)
+        if self.divergence.may_be or self.divergence.may_begin(loss):
+            if last:
+                raise self._diverged(step, loss)
+            _log.warning("%s: not saved at step %d, since the loss is going up", run.path, step)
+            return
+        run.metrics.sync_to_disk()
+        run.save_checkpoint(
+            step,
+            self.training.tensors(),
+            self.training.optimizer_state(),
+            keep=checkpoints.max_checkpoints,
+            best=run.best_step(step) if checkpoints.keep_best else None,
+            save_adapters=self.training.adapters.save if self.training.adapters else None,
+        )
+        self.saved_at = step
+        if checkpoints.plot:
+            plot_losses(run.metrics.reports(), run.path / PLOT_FILE)
+
+    def _diverged(self, step: int, loss: float) -> RedditgenError:
+        kept = f"the checkpoint of step {self.saved_at} is kept" if self.saved_at else "nothing was saved"
+        return RedditgenError(
+            f"{self.job.run.path}: the loss is {loss:.2f} at step {step}, after "
+            f"{self.divergence.began_at:.2f} at first, so training has ended; {kept}; "
+            f"lower --learning-rate, which is {self.training.rate:g}"
+        )
+
+    def _steps(self, done: int) -> "Iterator[tuple[list[Batch], int]]":
+        """The batches of each step behind `done`, and their tokens; they follow from the seed and the step alone."""
+        a_step = self.job.optimizer.accumulate_gradients or 1
+        data = self.data.train
+        if isinstance(data, TokenStream):
+            yield from (self._windows(data, step, a_step) for step in count(done + 1))
+            return
+        titles_alone = self.data.run_info.loss_on == LOSS_ON_TITLE
+        one_by_one = training_batches(
+            done * a_step, data, self.batch_size, self.job.optimizer.seed, titles_alone=titles_alone
+        )
+        while True:
+            batches, tokens = zip(*islice(one_by_one, a_step), strict=True)
+            yield list(batches), sum(tokens)
+
+    def _windows(self, stream: TokenStream, step: int, a_step: int) -> "tuple[list[Batch], int]":
+        import torch
+
+        optimizer = self.job.optimizer
+        length = min(optimizer.window, self.training.hyperparameters.n_ctx)
+        drawn = stream.windows(a_step * self.batch_size, length, seed=optimizer.seed, step=step)
+        rows = torch.from_numpy(drawn).long().split(self.batch_size)
+        batches = [(row[:, :-1], row[:, 1:]) for row in rows]
+        return batches, sum(targets.numel() for _, targets in batches)
+
+    def _report(self, step: int, *, measured: bool) -> None:
+        found: HeldOutLoss | None = None
+        if len(self.data.held_out) and (measured or _is_due(step, self.job.schedule.val_every)):
+            found = self.training.evaluate(self.data.held_out, self.batch_size)
+            self.measured_at = step
+            if not math.isfinite(found.loss):
+                raise self._diverged(step, found.loss)
+        self.reporting.report(step, self.training.learning_rate(step), found)
+
+    def _sample(self, step: int) -> None:
+        """Write records that the network makes when nothing is asked of it, to `<sample_dir>/<run>/samples-<step>`."""
+        run_info, samples = self.data.run_info, self.job.samples
+        prompt = run_info.opening(run_info.draw_category(Random(step)))
+        [ids] = tokenize_prompts([prompt], self.tokenizer, run_info.record_tokens)
+        rows = self.training.sample(ids, samples.number, samples.length, seed=step)
+        texts = [prompt + cut_after_end_token(self.tokenizer.decode(row)) for row in rows]
+        with atomic_write(samples.folder / self.job.run.path.name / f"samples-{step}") as temporary:
+            temporary.write_text("".join(f"{text}\n" for text in texts), encoding="utf8")
+        for text in texts:
+            _log.info("%s", text)
+
+
+def _is_due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0

@@ -1,0 +1,1 @@
+"""Monthly zstd dumps of Reddit posts, imported to Parquet."""

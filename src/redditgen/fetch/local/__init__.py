@@ -1,0 +1,1 @@
+"""Files of posts, read by DuckDB."""

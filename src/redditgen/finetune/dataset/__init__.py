@@ -1,0 +1,1 @@
+"""Files of records or of text to tokens, and which of them are held out."""

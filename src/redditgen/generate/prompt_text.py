@@ -1,0 +1,102 @@
+"""Prompts to the text that an engine continues, and the engine's texts back to records.
+
+With a prefix of the user's own, or a run of plain text, nothing says where a title begins or ends: the whole text is
+kept.
+"""
+
+import random
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
+from typing import Protocol
+
+from redditgen.generate.prompts import Prompt
+from redditgen.gpt2.run_info import NO_RECORDS, RunInfo
+from redditgen.settings import GenerateSettings
+from redditgen.titles import keywords as keyword_rules
+from redditgen.titles.record import END_TOKEN, Record, has_markup, parse
+
+UNFINISHED, MALFORMED, EMPTY, MARKUP = "unfinished", "malformed", "empty", "markup"
+
+
+class PromptText(Protocol):
+    def prompt(self, prompt: Prompt, rng: random.Random) -> str:
+        """The text that an engine continues."""
+
+    def longest_prompt(self, prompt: Prompt) -> str:
+        """The longest text that `prompt` may return."""
+
+    def parse(self, prompt: str, text: str) -> Record | str:
+        """The record of an engine's text, or the name of the fault for which it is none."""
+
+
+def choose_prompt_text(settings: GenerateSettings, run_info: RunInfo, blocked: Collection[str]) -> PromptText:
+    if settings.prefix is not None or run_info.record_tokens == NO_RECORDS:
+        return RawText(settings)
+    return RecordText(run_info, blocked)
+
+
+class RecordText:
+    """A prompt is the start of a record, and the model writes its title."""
+
+    def __init__(self, run_info: RunInfo, blocked: Collection[str] = ()) -> None:
+        """Where a prompt leaves the category open, none of the `blocked` ones is drawn."""
+        kept = {name: count for name, count in run_info.categories.items() if name not in blocked}
+        self._run_info = replace(run_info, categories=kept)
+
+    def prompt(self, prompt: Prompt, rng: random.Random) -> str:
+        """The start of the wanted record, with those of its sections that the run's records have."""
+        return self._text(prompt, lambda: self._run_info.draw_category(rng), lambda: _drawn(prompt, rng))
+
+    def longest_prompt(self, prompt: Prompt) -> str:
+        keywords = prompt.keywords or ()
+        if prompt.most is not None:
+            keywords = tuple(sorted(keywords, key=len, reverse=True)[: prompt.most])
+        return self._text(prompt, lambda: max(self._run_info.categories, key=len, default=None), lambda: keywords)
+
+    def _text(self, prompt: Prompt, category: Callable[[], str | None], keywords: Callable[[], Iterable[str]]) -> str:
+        run_info = self._run_info
+        if run_info.sections == () or (prompt.category is None and prompt.keywords is None):
+            return run_info.opening(None if run_info.begins_records else category())
+        return run_info.prompt(
+            keyword_rules.normalise_category(prompt.category) if prompt.category else category(), keywords()
+        )
+
+    def parse(self, prompt: str, text: str) -> Record | str:
+        if not text.endswith(END_TOKEN):
+            return UNFINISHED
+        record = parse(text)
+        if record is None or record.title is None or not self._has_sections_of_run(record):
+            return MALFORMED
+        if not record.title.strip():
+            return EMPTY
+        return MARKUP if has_markup(record.title) else record
+
+    def _has_sections_of_run(self, record: Record) -> bool:
+        """Whether the record has sections if, and only if, the run's records have them."""
+        return self._run_info.sections is None or record.has_sections == bool(self._run_info.sections)
+
+
+def _drawn(prompt: Prompt, rng: random.Random) -> tuple[str, ...]:
+    keywords = prompt.keywords or ()
+    if prompt.most is None or len(keywords) <= prompt.most:
+        return keywords
+    return tuple(rng.sample(keywords, prompt.most))
+
+
+class RawText:
+    """The prompt is the user's prefix, and the text after it is kept up to `settings.truncate`."""
+
+    def __init__(self, settings: GenerateSettings) -> None:
+        self._settings = settings
+
+    def prompt(self, prompt: Prompt, rng: random.Random) -> str:
+        return self.longest_prompt(prompt)
+
+    def longest_prompt(self, prompt: Prompt) -> str:
+        return self._settings.prefix or ""
+
+    def parse(self, prompt: str, text: str) -> Record | str:
+        continued = text[len(prompt) :]
+        if self._settings.truncate:
+            continued, _, _ = continued.partition(self._settings.truncate)
+        return Record(title=(prompt if self._settings.include_prefix else "") + continued)

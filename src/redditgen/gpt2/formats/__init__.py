@@ -1,0 +1,1 @@
+"""File formats of a GPT-2: TensorFlow checkpoints, Hugging Face folders, LoRA adapters, CTranslate2 models."""
