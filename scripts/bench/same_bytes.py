@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Check that two installed versions of redditgen write the same bytes, and that the new one continues the other's work.
+"""Check that two versions of redditgen write the same bytes, and that the new one continues the work of the old one.
 
     scripts/bench/same_bytes.py OLD_REDDITGEN NEW_REDDITGEN
     scripts/bench/same_bytes.py OLD_REDDITGEN NEW_REDDITGEN --only finetune --keep FOLDER
 
-OLD_REDDITGEN and NEW_REDDITGEN are paths of two `redditgen` programs. The script prints one line per check and then a
-line with the counts. It exits with 1 if a check finds a difference or a command fails, and with 0 otherwise.
+OLD_REDDITGEN and NEW_REDDITGEN are paths of two installed `redditgen` programs. The script prints one line per check
+and then a line with the counts. It exits with 1 if a check finds a difference or a command fails, and with 0 otherwise.
 
 Both versions run the same commands with the same relative paths, each in a temporary folder of its own. The old
 version makes the inputs: titles, records, and a run of mini that has learned for 60 steps. All commands get
@@ -23,8 +23,8 @@ The checks cover:
     gpt-2-simple   the commands that need TensorFlow 1.15, and a run made by gpt-2-simple without redditgen. These
                    checks are left out where there is no interpreter that has TensorFlow 1.15.
 
-After a check, all files in both folders are compared, and so is standard output. Most files must be equal byte by byte.
-These are the exceptions:
+After the commands of a check, all files in both folders are compared, and so is standard output unless a command was
+killed. Most files must be equal byte by byte. These are the exceptions:
 
     *.meta.json, state.json, evaluation.json   compared as JSON, without the key `redditgen` (the version). The folders
                                                that the sample posts and mini lie in count as equal, because they are
@@ -695,7 +695,7 @@ def find_tf1_python(given: Path | None) -> Path:
     python = Path(named_by_user or cache / "redditgen/tf1/bin/python").absolute()
     if not python.exists():
         raise LeftOut(f"there is no {python}; `redditgen doctor --install tf1` makes one, --tf1-python names another")
-    words = [python, "-I", "-c", "import tensorflow, gpt_2_simple"]
+    words = [str(python), "-I", "-c", "import tensorflow, gpt_2_simple"]
     if subprocess.run(words, capture_output=True, timeout=TIMEOUT).returncode:
         raise LeftOut(f"{python} can't import TensorFlow and gpt-2-simple")
     return python
@@ -710,6 +710,8 @@ def report(check: Check) -> str:
         verdict, detail = "left out", f"{error}"
     except CommandFailed as error:
         verdict, detail = "FAILED", f"{error}"
+    except (OSError, ValueError) as error:  # an output is not there, or is no JSON
+        verdict, detail = "FAILED", f"{type(error).__name__}: {error}"
     print(f"{verdict}  {check.name}" + (f": {detail}" if detail else ""), flush=True)
     return verdict
 

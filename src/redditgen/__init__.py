@@ -1,3 +1,3 @@
-"""redditgen: Reddit titles in, a GPT-2 that writes new ones out."""
+"""redditgen finetunes a GPT-2 on Reddit titles and generates new ones with it."""
 
 __version__ = "0.1.0"

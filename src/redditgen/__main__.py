@@ -1,4 +1,4 @@
-"""`python -m redditgen`."""
+"""Run the command line: `python -m redditgen`."""
 
 from redditgen.cli.app import main
 

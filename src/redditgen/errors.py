@@ -1,47 +1,49 @@
-"""What can go wrong, as one family: the command line catches it, prints its one line and exits.
+"""The errors that this package raises on purpose, as one hierarchy.
+
+The command line catches RedditgenError, prints its message on one line and exits with the exit code of its class.
 
     RedditgenError        exit 1
-    ├── InputError        a file, column or record is not what it should be
-    ├── MissingError      something that another command makes or fetches is not there
-    ├── OutputExists      the output is already there and nothing says to replace it
-    ├── UsageError        exit 2: the options contradict each other or the command line is wrong
-    │   └── IdleOption    an option is for something else than what is asked for
-    ├── Interrupted       exit 130: Ctrl-C, SIGTERM or SIGHUP, after everything was saved
-    └── ReaderGone        exit 141, without a word: what read the results, as `head` does, has seen enough
+    ├── InputError        a file, column or record is not as expected
+    ├── MissingError      something that another command makes or downloads is missing
+    ├── OutputExists      the output exists already, and nothing allows replacing it
+    ├── UsageError        exit 2: the options contradict each other, or the command line is wrong
+    │   └── UnusedOption  an option has no effect on the requested work
+    ├── Interrupted       exit 130: Ctrl-C, SIGTERM or SIGHUP ended the work, after everything was saved
+    └── OutputClosed      exit 141, without a message: the reader of standard output, such as `head`, has closed it
 
-Every message names what was looked for, where, and what to do.
+Every message says what was looked for, where, and what to do.
 """
 
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-# An address may have been typed where a file should be named; Path makes one slash of its two.
-_LOGIN = re.compile(r"(\b[a-z][a-z0-9+.-]+:/{1,2})[^\s/?#]*@", re.IGNORECASE)
-_KEY = re.compile(r"([?&][^\s=&]*(?:key|token|sig|signature|password|secret)=)[^\s&;,)']+", re.IGNORECASE)
+# A user may type a URL where a file name is expected; Path then reduces its two slashes to one.
+_URL_LOGIN = re.compile(r"(\b[a-z][a-z0-9+.-]+:/{1,2})[^\s/?#]*@", re.IGNORECASE)
+_URL_SECRET = re.compile(r"([?&][^\s=&]*(?:key|token|sig|signature|password|secret)=)[^\s&;,)']+", re.IGNORECASE)
 
 
 class RedditgenError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base class of the errors that this package raises on purpose."""
 
     exit_code = 1
 
     def __str__(self) -> str:
-        """The message on one line that does nothing to a terminal, and without the secrets of addresses in it."""
-        message = _KEY.sub(r"\1***", _LOGIN.sub(r"\1", super().__str__()))
-        return "".join(letter if letter.isprintable() else _escaped(letter) for letter in message)
+        """Return the message on one line: control characters escaped, logins and keys in URLs removed or masked."""
+        message = _URL_SECRET.sub(r"\1***", _URL_LOGIN.sub(r"\1", super().__str__()))
+        return "".join(letter if letter.isprintable() else _escape(letter) for letter in message)
 
 
 class InputError(RedditgenError):
-    """A file, column or record is not what it should be."""
+    """A file, column or record is not as expected."""
 
 
 class MissingError(RedditgenError):
-    """Something that another command makes or fetches is not there."""
+    """Something that another command makes or downloads is missing."""
 
 
 class OutputExists(RedditgenError):
-    """The output is already there and nothing says to replace it."""
+    """The output exists already, and nothing allows replacing it."""
 
 
 class UsageError(RedditgenError):
@@ -51,10 +53,13 @@ class UsageError(RedditgenError):
 
 
 class UnusedOption(UsageError):
-    """An option is for something else than what is asked for; a file that is for both may hold it."""
+    """An option has no effect on the requested work, such as an option of another source.
+
+    In a config file this is no error, since one file may serve several kinds of work: the option is ignored.
+    """
 
     def __init__(self, message: str, field: str) -> None:
-        """`field` is that of the settings."""
+        """`field` is the name of the option's field in the settings."""
         super().__init__(message)
         self.field = field
 
@@ -66,19 +71,22 @@ class Interrupted(RedditgenError):
 
 
 class OutputClosed(RedditgenError):
-    """Nobody reads standard output any more; a shell shows the same for a program that SIGPIPE ends."""
+    """Nobody reads standard output any more. A shell reports the same exit code for a program that SIGPIPE ends."""
 
     exit_code = 141
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """What to add to a message about an unknown name: the known one that it begins, or else is near to, if any."""
-    bare = {other.lstrip("-"): other for other in known}  # or else the dashes of options would look alike
+    """Return "; did you mean ...?" to append to a message about an unknown name, or "" where no known name is similar.
+
+    Suggests the shortest known name that starts with `name`, else the most similar one. Leading dashes are ignored.
+    """
+    bare = {other.lstrip("-"): other for other in known}  # the dashes would count as similarity
     name = name.lstrip("-")
-    near = sorted((other for other in bare if other.startswith(name)), key=len) or get_close_matches(name, bare)
-    return f"; did you mean {bare[near[0]]}?" if near else ""
+    matches = sorted((other for other in bare if other.startswith(name)), key=len) or get_close_matches(name, bare)
+    return f"; did you mean {bare[matches[0]]}?" if matches else ""
 
 
-def _escaped(letter: str) -> str:
-    """As Python writes it: \\n, \\x1b, \\u2028."""
+def _escape(letter: str) -> str:
+    """Return the character as Python escapes it: \\n, \\x1b, \\u2028."""
     return letter.encode("unicode_escape", "backslashreplace").decode("ascii")

@@ -142,7 +142,7 @@ def test_the_same_text_is_parsed_once_in_a_window(titles: Path, monkeypatch: pyt
         return [() for _ in texts]
 
     monkeypatch.setattr(batches, "_BATCH", 1)
-    monkeypatch.setattr(encoder, "keyword_finder", lambda settings: find)
+    monkeypatch.setattr(encoder, "keyword_finder", lambda *_, **__: find)
     encode(EncodeSettings(input=titles))
     assert Counter(parsed) == Counter({title for _, title in TITLES})
 

@@ -41,7 +41,7 @@ def evaluating(checkpoint_dir: Path, dataset: Path, tmp_path: Path) -> Evaluatin
     def make(**changes: Any) -> EvaluateSettings:
         usual: dict[str, Any] = {
             "run": "trained", "against": dataset, "val_fraction": 0.1, "n": 60,
-            "out": tmp_path / "command", "checkpoint_dir": checkpoint_dir,
+            "out": tmp_path / "evaluation", "checkpoint_dir": checkpoint_dir,
         }  # fmt: skip
         return EvaluateSettings(**(usual | changes))
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from redditgen.engines.base import WriteTexts
+from redditgen.engines.base import SamplerOptions, Sampling, WriteTexts
 from redditgen.errors import InputError, OutputExists
 from redditgen.files.resume import ResumableOutput
 from redditgen.files.sidecar import sidecar_path
@@ -37,11 +37,11 @@ class Broken(Exception):
     """What a test ends a command with."""
 
 
-Engine = Callable[[GenerateSettings, ModelDir], AbstractContextManager[WriteTexts]]
+Engine = Callable[[ModelDir, Sampling, SamplerOptions], AbstractContextManager[WriteTexts]]
 
 
 def engine_of(write: WriteTexts) -> Engine:
-    return lambda settings, run: nullcontext(write)
+    return lambda run, sampling, options: nullcontext(write)
 
 
 def drawn(prompts: Sequence[str], seed: int) -> Generator[str]:

@@ -1,4 +1,4 @@
-"""The command line: a function for each command, options, messages, exit codes.
+"""The command line: one function per command, options, messages and exit codes.
 
 Only this package prints and exits.
 """

@@ -1,6 +1,7 @@
-"""The commands: options made from the settings, results to standard output, everything else to standard error.
+"""The commands: one function per command, whose options are the fields of a settings dataclass.
 
-The only package that prints, exits and sets up logging.
+Results are written to standard output, everything else to standard error. Only this package prints, exits and sets up
+logging. The docstring of a command is its help text.
 """
 
 import logging
@@ -81,10 +82,10 @@ def generate(options: settings.GenerateSettings) -> None:
 
 
 def _answer(question: str) -> str:
-    """What the user at the terminal answers; raises UsageError if there is none."""
+    """Ask the user a question and return the answer. Raises UsageError where standard input is no terminal."""
     if not sys.stdin.isatty():
         raise UsageError("--interactive: needs a terminal to ask at; --prompts FILE takes many prompts at once")
-    print(question, end="", file=sys.stderr, flush=True)  # standard output is for titles
+    print(question, end="", file=sys.stderr, flush=True)  # standard output holds only titles
     return input()
 
 
@@ -156,20 +157,21 @@ set_signature(_top, app.general())
 
 
 def main() -> None:
-    """Run the command line; every expected error is one line and an exit code."""
-    # Threads that wait for each other sleep instead of spinning, which beside another busy program is 20 times as fast.
+    """Run the command line and exit; every expected error becomes one line and an exit code."""
+    # OpenMP threads that wait for each other sleep instead of spinning: 20 times as fast next to another busy program.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     console.open_streams()
     console.set_up_logging(settings.GeneralSettings())
     exit_on_second_ctrl_c(Interrupted.exit_code)
-    code = _exit_code()
+    code = _run_app()
     exit_immediately_on_ctrl_c(code)
     sys.exit(code)
 
 
-def _exit_code() -> int:
+def _run_app() -> int:
+    """Run the command of `sys.argv`, log its error if any, and return the exit code."""
     try:
-        ended = app(prog_name="redditgen", standalone_mode=False)
+        result = app(prog_name="redditgen", standalone_mode=False)
         sys.stdout.flush()
     except OutputClosed as error:
         return error.exit_code
@@ -184,7 +186,7 @@ def _exit_code() -> int:
     except KeyboardInterrupt:
         _log.error("interrupted")
         return Interrupted.exit_code
-    except Exception as error:  # one that nobody expects; its traceback is not for --log-json
+    except Exception as error:  # unexpected; the traceback is printed but not written to --log-json
         _log.critical("%s: %s", type(error).__name__, error)
         raise
-    return ended or 0
+    return result or 0

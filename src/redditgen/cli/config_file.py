@@ -1,11 +1,11 @@
-"""Options from a TOML file: a table a command, its keys the options' names without the dashes in front.
+"""Options from a TOML file: one table per command, whose keys are the option names without the leading dashes.
 
     [finetune]
     dataset = "data/reddit_titles_encoded.txt"
     batch-size = 16
 
-A value is written as TOML has it: text in quotes, true or false for a switch, an array for an option that may be given
-more than once. Paths in it are relative to the working folder, as on the command line.
+Values are TOML values: text in quotes, true or false for a switch, an array for an option that may be given more than
+once. Relative paths are relative to the working folder, as on the command line, not to the file.
 """
 
 import dataclasses
@@ -23,13 +23,14 @@ from redditgen.settings.options import flag
 DEFAULT_PATH = Path("redditgen.toml")
 
 Config = dict[str, dict[str, Any]]
-"""Values by command and by the name of the settings' field, as the command line would give them."""
+"""Option values by command name, then by the name of the settings field, as the command line would pass them."""
 
 
 def read_config(path: Path, commands: Mapping[str, tuple[type[Any], ...]]) -> Config:
-    """What a file says of `commands`, given with the dataclasses of their options.
+    """Read a config file; `commands` maps each command name to the settings dataclasses that hold its options.
 
-    Raises UsageError on whatever they have no option for, InputError where the file can't be read.
+    Raises InputError where the file can't be read, UsageError where it is no TOML, names an unknown command or option,
+    or holds a value of the wrong type.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -44,21 +45,24 @@ def read_config(path: Path, commands: Mapping[str, tuple[type[Any], ...]]) -> Co
 
 
 def parse_config(text: str, source: str, commands: Mapping[str, tuple[type[Any], ...]]) -> Config:
-    """The same of a file's text; `source` names it in messages."""
+    """Parse the text of a config file as `read_config` does; `source` names the file in messages.
+
+    Raises tomllib.TOMLDecodeError where the text is no TOML, UsageError on unknown names and wrong types.
+    """
     config: Config = {}
     for name, table in tomllib.loads(text).items():
         if name not in commands:
-            what = f"[{name}]: no such command" if isinstance(table, dict) else f"{name}: stands in no table"
-            near = did_you_mean(name, commands) if isinstance(table, dict) else "; put it below one, as [generate]"
-            raise UsageError(f"{source}: {what}{near}")
+            problem = f"[{name}]: no such command" if isinstance(table, dict) else f"{name}: stands in no table"
+            advice = did_you_mean(name, commands) if isinstance(table, dict) else "; put it below one, as [generate]"
+            raise UsageError(f"{source}: {problem}{advice}")
         if not isinstance(table, dict):
             raise UsageError(f"{source}: {name} must be a table of options, [{name}]")
-        config[name] = _values(table, f"{source}: [{name}]", options_by_key(commands[name]))
+        config[name] = _read_table(table, f"{source}: [{name}]", options_by_key(commands[name]))
     return config
 
 
 def options_by_key(kinds: tuple[type[Any], ...]) -> dict[str, tuple[str, Any]]:
-    """The fields of dataclasses by their keys in a file: each with its type."""
+    """Return the name and type of each option field of the dataclasses, by its key in a config file."""
     return {
         config_key(field): (field.name, typing.get_type_hints(kind)[field.name])
         for kind in kinds
@@ -68,61 +72,62 @@ def options_by_key(kinds: tuple[type[Any], ...]) -> dict[str, tuple[str, Any]]:
 
 
 def is_in_config_file(field: "dataclasses.Field[Any]") -> bool:
-    return field.name not in ("config", "print_config")  # which are about the file itself
+    return field.name not in ("config", "print_config")  # these two are about the config file itself
 
 
 def config_key(field: "dataclasses.Field[Any]") -> str:
     return field.name if field.metadata.get("positional") else flag(field).removeprefix("--")
 
 
-def _values(table: dict[str, Any], place: str, known: dict[str, tuple[str, Any]]) -> dict[str, Any]:
+def _read_table(table: dict[str, Any], location: str, known: dict[str, tuple[str, Any]]) -> dict[str, Any]:
     values = {}
     for name, value in table.items():
         if name not in known:
-            near = did_you_mean(name, known)
-            raise UsageError(f"{place} {name}: no such option{near}")
+            suggestion = did_you_mean(name, known)
+            raise UsageError(f"{location} {name}: no such option{suggestion}")
         field, hint = known[name]
-        values[field] = _value(value, hint, f"{place} {name}")
+        values[field] = _check_value(value, hint, f"{location} {name}")
     return values
 
 
-def _value(value: Any, hint: Any, place: str) -> Any:
+def _check_value(value: Any, hint: Any, location: str) -> Any:
+    """Return the value of an option whose field has the type `hint`. Raises UsageError where its type is wrong."""
     kinds = set(typing.get_args(hint)) - {type(None)} or {hint}
     if hint == tuple[str, ...]:
         if isinstance(value, list) and all(isinstance(part, str) for part in value):
             return value
-        raise UsageError(f'{place}: must be an array of texts, as ["a", "b"], not {_shown(value)}')
+        raise UsageError(f'{location}: must be an array of texts, as ["a", "b"], not {_describe(value)}')
     [kind] = kinds
     if kind in (str, Path):
-        return _text(value, place)
-    # To Python true is an int.
+        return _as_text(value, location)
+    # Exact types, since in Python a bool is an int.
     if type(value) is kind or (kind is float and type(value) is int):
         return value
-    raise UsageError(f"{place}: must be {_KINDS[kind]}, not {_shown(value)}")
+    raise UsageError(f"{location}: must be {_TYPE_NAMES[kind]}, not {_describe(value)}")
 
 
-_KINDS = {bool: "true or false", int: "a whole number", float: "a number"}
+_TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number"}
 
 
-def _text(value: Any, place: str) -> str:
-    """Text, also of a number or a date without quotes, as of `batch-size = 8`, which takes the word auto too."""
+def _as_text(value: Any, location: str) -> str:
+    """Return text; also accepts an unquoted integer or date, as in `batch-size = 8`, whose option also takes `auto`."""
     if isinstance(value, str):
         return value
     if type(value) is int or (isinstance(value, date) and not isinstance(value, datetime)):
         return str(value)
-    raise UsageError(f"{place}: must be text in quotes, not {_shown(value)}")
+    raise UsageError(f"{location}: must be text in quotes, not {_describe(value)}")
 
 
-def _shown(value: Any) -> str:
+def _describe(value: Any) -> str:
     return "a table" if isinstance(value, dict) else repr(value) if isinstance(value, str) else to_toml(value)
 
 
 def to_toml(value: Any) -> str:
-    """A value as TOML has it."""
+    """Return a value in TOML notation."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(to_toml, value))}]"
     if isinstance(value, int | float):
         return str(value)
-    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", r"\u007f")  # JSON leaves that one as it is
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", r"\u007f")  # which JSON allows

@@ -1,1 +1,1 @@
-"""Titles to records with keywords, and records back to titles (decode)."""
+"""Encodes titles as records with keywords, and decodes records to titles."""

@@ -1,6 +1,6 @@
-"""Rows cut into windows, which are shuffled as a whole, and these into batches, each of which one worker encodes.
+"""Cuts rows into windows, whose records are shuffled together, and each window into batches for the workers.
 
-Both are cut the same way always, so the output doesn't depend on the workers.
+The cuts depend on the rows alone, so the output doesn't depend on the number of workers.
 """
 
 from collections.abc import Iterator
@@ -10,18 +10,18 @@ from typing import NamedTuple
 from redditgen.encode.title_rows import TitleRow
 
 _WINDOW = 16_384  # rows
-_BATCH = 500  # rows
+_BATCH = 500  # rows; more where the next ones have the same text
 
 
 class EncodeBatch(NamedTuple):
-    """Rows to encode together, and the window they are of."""
+    """Rows that a worker encodes together, and the number of the window that they are from."""
 
     window: int
     rows: list[TitleRow]
 
 
 def cut_into_batches(rows: Iterator[TitleRow], *, done: int) -> Iterator[EncodeBatch]:
-    """The batches of each window, behind the `done` windows that are encoded already."""
+    """Yield the batches of all windows after the first `done` ones, which are encoded already."""
     windows = iter(lambda: list(islice(rows, _WINDOW)), [])
     for number, window in enumerate(windows):
         if number >= done:
@@ -29,9 +29,10 @@ def cut_into_batches(rows: Iterator[TitleRow], *, done: int) -> Iterator[EncodeB
 
 
 def _batches(window: list[TitleRow]) -> Iterator[list[TitleRow]]:
-    """Texts of like length together, which spaCy parses fastest, and the same texts together, so each is parsed once.
+    """Yield batches of texts of similar length, which spaCy parses fastest.
 
-    The longest come first: the last batches, for which the other workers wait, are then quick ones.
+    Equal texts share a batch, so that each is parsed once. The longest texts come first, so that the last batches,
+    which the other workers wait for, are quick.
     """
     rows = sorted(window, key=lambda row: (-len(row.source), row.source, row.number))
     batch: list[TitleRow] = []

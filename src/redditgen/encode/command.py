@@ -1,4 +1,8 @@
-"""encode: titles to records that a model learns from, each with some of the keywords that spaCy finds in it."""
+"""`redditgen encode`: turns titles into records to train on, each with some of the keywords that spaCy finds in it.
+
+Rows are cut into windows and these into batches, which one or more processes encode. The records of each window are
+shuffled and written as one step, so an interrupted command continues after the last whole window.
+"""
 
 import itertools
 import logging
@@ -28,87 +32,94 @@ from redditgen.settings import EncodeSettings
 from redditgen.titles.keywords import normalise_keyword
 from redditgen.titles.spacy_keywords import model_versions
 
-_RAY_PAYS_FROM = 10_000  # rows; with fewer, starting ray takes longer than it saves
-_NOT_IN_THE_FILE = (*IGNORED_SETTINGS, "workers", "ray_address")  # settings that leave the bytes as they are
+_MIN_ROWS_FOR_RAY = 10_000  # with fewer, starting ray takes longer than it saves
+_SETTINGS_WITHOUT_EFFECT = (*IGNORED_SETTINGS, "workers", "ray_address")  # on the bytes of the output
 
 _log = logging.getLogger(__name__)
 
 
 def encode(settings: EncodeSettings) -> dict[str, int]:
-    """Write `settings.outputs` and give the counts: rows, skipped, titles, records, categories.
+    """Write `settings.outputs` with sidecars, and return the counts: rows, skipped, titles, records, categories.
 
-    What an interrupted call with the same settings and the same input wrote is gone on with.
+    Continues an interrupted call with the same settings and the same input. Raises OutputExists where an output exists
+    and may not be replaced, and InputError where the input has no column or no text that the settings name.
     """
     versions = {} if settings.keywords_field else model_versions(settings.spacy_model)
     files = [settings.input, *filter(None, [settings.keywords_list])]
-    if settings.skip_existing and (before := _made_before(settings, files, versions)):
-        return dict(before["counts"])
+    if settings.skip_existing and (sidecar := _find_up_to_date(settings, files, versions)):
+        return dict(sidecar["counts"])
     refuse_existing(settings.output, settings.overwrite)
     started = time.monotonic()
-    only = _listed(settings.keywords_list)
+    allowed = _read_keywords_list(settings.keywords_list)
     counts: Counter[str] = Counter()
     with (
         signals_raise_keyboard_interrupt(),
         open_table(settings.input, made_by="`redditgen fetch` makes one, or name a CSV of your own") as titles,
         resumable_output(
             settings.outputs,
-            fingerprint(settings, files, ignoring=_NOT_IN_THE_FILE, **versions),
+            fingerprint(settings, files, ignoring=_SETTINGS_WITHOUT_EFFECT, **versions),
             overwrite=settings.overwrite,
         ) as output,
     ):
         if not output.is_complete:
-            _write(output, title_rows.read_rows(titles, settings, counts), settings, only, counts)
+            _write(output, title_rows.read_rows(titles, settings, counts), settings, allowed, counts)
         counts = Counter(output.facts)
         for number, path in enumerate(settings.outputs):
             written, facts = output.path(number), {"counts": counts, "versions": versions}
             write_sidecar(path, settings, inputs=files, written=written if written.exists() else path, **facts)
-    of_shares = [counts[f"records_{name}"] for name in settings.shares]
-    for path, records in zip(settings.outputs, [counts["records"] - sum(of_shares), *of_shares], strict=True):
+    share_counts = [counts[f"records_{name}"] for name in settings.shares]
+    for path, records in zip(settings.outputs, [counts["records"] - sum(share_counts), *share_counts], strict=True):
         if not records:
             _log.warning("%s: is empty, since --split left no title for it", path)
     _log.info("%s: %s", settings.output, _summary(counts, time.monotonic() - started))
     return dict(counts)
 
 
-def _made_before(settings: EncodeSettings, files: Sequence[Path], versions: dict[str, str]) -> dict[str, Any] | None:
-    """What the sidecar says, if all outputs were made of the same."""
-    found = None
-    for path in reversed(settings.outputs):  # the first, which has all its name, has it last
-        found = find_up_to_date(path, settings, inputs=files, ignoring=_NOT_IN_THE_FILE, facts={"versions": versions})
-        if found is None:
+def _find_up_to_date(
+    settings: EncodeSettings, files: Sequence[Path], versions: dict[str, str]
+) -> dict[str, Any] | None:
+    """Return the first output's sidecar where all outputs are up to date, else None."""
+    sidecar = None
+    for path in reversed(settings.outputs):  # the first output gets its name last
+        sidecar = find_up_to_date(
+            path, settings, inputs=files, ignoring=_SETTINGS_WITHOUT_EFFECT, facts={"versions": versions}
+        )
+        if sidecar is None:
             return None
-    return found
+    return sidecar
 
 
 def _write(
     output: ResumableOutput,
     rows: Iterator[TitleRow],
     settings: EncodeSettings,
-    only: Collection[str] | None,
+    allowed: Collection[str] | None,
     counts: Counter[str],
 ) -> None:
-    head = list(islice(rows, _RAY_PAYS_FROM))
-    if not head:
+    first_rows = list(islice(rows, _MIN_ROWS_FOR_RAY))
+    if not first_rows:
         raise InputError(f"{settings.input}: has a header, and no row with a text in '{settings.text_field}'")
-    count = _workers(settings, is_small=len(head) < _RAY_PAYS_FROM)
-    _log.debug("%s processes find keywords", count or "as many as the cluster has room for")
-    names = ["", *settings.shares]
+    workers = _workers(settings, is_small=len(first_rows) < _MIN_ROWS_FOR_RAY)
+    _log.debug("%s processes find keywords", workers or "as many as the cluster has room for")
+    part_names = ["", *settings.shares]
     counts.update({name: count for name, count in output.facts.items() if name.startswith("records")})
     if output.steps:
         _log.info("%s: goes on behind %d records of an interrupted run", settings.output, counts["records"])
-    jobs = batches.cut_into_batches(itertools.chain(head, rows), done=output.steps)
-    is_here = count == 1 and not settings.ray_address
-    lines_of = encode_in_process(jobs, settings, only) if is_here else encode_with_ray(jobs, settings, only, count)
+    jobs = batches.cut_into_batches(itertools.chain(first_rows, rows), done=output.steps)
+    if workers == 1 and not settings.ray_address:
+        results = encode_in_process(jobs, settings, allowed)
+    else:
+        results = encode_with_ray(jobs, settings, allowed, workers)
     progress = Progress("encode", unit="titles", done=counts["records"] // settings.copies)
-    with closing(lines_of) as encoded, progress:
-        for window, of_window in groupby(encoded, key=itemgetter(0)):
+    with closing(results), progress:
+        for window, batch_results in groupby(results, key=itemgetter(0)):
             lines = []
-            for _, of_batch in of_window:
-                lines += of_batch
-                progress.update(len(of_batch) // settings.copies)
+            for _, batch_lines in batch_results:
+                lines += batch_lines
+                progress.update(len(batch_lines) // settings.copies)
             Random(f"{settings.seed} window {window}").shuffle(lines)
             counts["records"] += len(lines)
-            counts.update(f"records_{names[part]}" for part, _ in lines if part)
+            counts.update(f"records_{part_names[part]}" for part, _ in lines if part)
             output.write_step(lines, counts)
     output.finish(counts)
 
@@ -120,19 +131,22 @@ def _summary(counts: Counter[str], seconds: float) -> str:
     )
 
 
-def _listed(path: Path | None) -> frozenset[str] | None:
-    """The keywords of a file, a line each, in lower case, as they are found in titles."""
+def _read_keywords_list(path: Path | None) -> frozenset[str] | None:
+    """Return the keywords in a file, one a line, normalised as in titles and in lower case; None without a file."""
     if path is None:
         return None
     with reading_text(path, made_by="--keywords-list needs a file with a keyword a line") as file:
-        listed = frozenset(filter(None, (normalise_keyword(line).casefold() for line in file)))
-    if not listed:
+        keywords = frozenset(filter(None, (normalise_keyword(line).casefold() for line in file)))
+    if not keywords:
         raise InputError(f"{path}: holds no keyword; a keyword a line is needed")
-    return listed
+    return keywords
 
 
 def _workers(settings: EncodeSettings, *, is_small: bool) -> int | None:
-    """How many processes; None for as many as the cluster has room for. Several, and all of a cluster's, are ray's."""
+    """Return the number of processes; None stands for as many as the ray cluster has room for.
+
+    Ray runs them where they are several, or where the settings name a cluster.
+    """
     if settings.workers != "auto":
         return int(settings.workers)
     if settings.ray_address:

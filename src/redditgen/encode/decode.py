@@ -1,4 +1,4 @@
-"""Encoded or generated text back to titles, or to whichever sections are asked for."""
+"""`redditgen decode`: turns encoded or generated text back into titles, or into any sections of the records."""
 
 import logging
 from collections import Counter
@@ -17,15 +17,19 @@ _log = logging.getLogger(__name__)
 
 
 def decode(settings: DecodeSettings) -> dict[str, int]:
-    """Write the asked sections to `settings.out`; gives the counts: rows, and what `records` counts."""
+    """Write the sections asked for to `settings.out`, with a sidecar, and return the counts.
+
+    The counts are `rows`, and those of `read_records`. Raises UsageError where `settings.out` is None or can't hold the
+    sections, OutputExists where it exists and may not be replaced, and InputError where no record has such a section.
+    """
     if settings.out is None:
         raise UsageError("--out: a file to write is needed here")
     check_rows_file(settings.out, settings.names)
     inputs = [settings.input]
     if settings.skip_existing and (
-        before := find_up_to_date(settings.out, settings, inputs=inputs, ignoring=IGNORED_SETTINGS)
+        sidecar := find_up_to_date(settings.out, settings, inputs=inputs, ignoring=IGNORED_SETTINGS)
     ):
-        return dict(before["counts"])
+        return dict(sidecar["counts"])
     counts: Counter[str] = Counter()
     with locked_output(settings.out):
         refuse_existing(settings.out, settings.overwrite)
@@ -43,18 +47,18 @@ def decode(settings: DecodeSettings) -> dict[str, int]:
 
 
 def decode_lines(settings: DecodeSettings) -> Iterator[str]:
-    """The asked section, a line each; more than one section come as JSON, an object a line."""
+    """Yield a line for each record: the section asked for, or a JSON object where several are asked for."""
     for row in _rows(settings, Counter()):
         yield fold_line_breaks(row[settings.names[0]]) if len(settings.names) == 1 else json_line(row, settings.names)
 
 
 def _rows(settings: DecodeSettings, counts: Counter[str]) -> Iterator[dict[str, str | None]]:
-    """A row a record; records with none of the asked sections are left out."""
-    names, found = settings.names, False
+    """Yield a row for each record; records with none of the sections asked for are left out."""
+    names, has_rows = settings.names, False
     for record in read_records(settings.input, counts, partial=settings.partial):
         row = {name: getattr(record, name) for name in names}
         if set(row.values()) != {None}:
-            found = True
+            has_rows = True
             yield row
-    if not found:
+    if not has_rows:
         raise InputError(f"{settings.input}: no record has a section {' or '.join(names)} (--sections)")

@@ -1,4 +1,7 @@
-"""Rows to records, each with its draws of keywords. Everything drawn comes from the seed and the row's number."""
+"""Encodes rows as records, each with keywords drawn from those of its title.
+
+All that is drawn depends on the seed and the row's number alone.
+"""
 
 import json
 from collections.abc import Collection, Iterator, Sequence
@@ -13,30 +16,35 @@ from redditgen.titles.listing_keywords import split_ready_keywords
 from redditgen.titles.record import Record, build
 from redditgen.titles.spacy_keywords import FindKeywords, keyword_finder
 
-# The number of the part of --split, and a line with its line break.
+# The number of the part of --split, 0 for the training part, and a line with its line break.
 EncodedLine = tuple[int, str]
 
 
 class Encoder:
-    """One in this process, or one in each of ray's; `only` are the keywords that may be, all of them if it is None."""
+    """Encodes batches. There is one in this process, or one in each ray actor.
+
+    `only` holds the keywords that records may have, normalised and in lower case; None allows all.
+    """
 
     def __init__(self, settings: EncodeSettings, only: Collection[str] | None) -> None:
         self._settings = settings
-        self._only = only
-        self._find = _ready_keywords(settings) if settings.keywords_field else _spacy_keywords(settings)
+        self._allowed = only
+        self._find_keywords = _ready_keywords(settings) if settings.keywords_field else _spacy_keywords(settings)
 
     def encode(self, job: EncodeBatch) -> tuple[int, list[EncodedLine]]:
-        """The job's window and its lines."""
+        """Return the number of the batch's window, and its lines."""
         texts = list(dict.fromkeys(row.source for row in job.rows))
-        found = dict(zip(texts, map(self._listed, self._find(texts)), strict=True))
-        return job.window, [(row.part, line) for row in job.rows for line in self._lines(row, found[row.source])]
+        found = map(self._keep_allowed, self._find_keywords(texts))
+        keywords = dict(zip(texts, found, strict=True))
+        return job.window, [(row.part, line) for row in job.rows for line in self._lines(row, keywords[row.source])]
 
-    def _listed(self, keywords: tuple[str, ...]) -> tuple[str, ...]:
-        if self._only is None:
+    def _keep_allowed(self, keywords: tuple[str, ...]) -> tuple[str, ...]:
+        if self._allowed is None:
             return keywords
-        return tuple(keyword for keyword in keywords if normalise_keyword(keyword).casefold() in self._only)
+        return tuple(keyword for keyword in keywords if normalise_keyword(keyword).casefold() in self._allowed)
 
     def _lines(self, row: TitleRow, keywords: tuple[str, ...]) -> Iterator[str]:
+        """Yield a JSON object with all keywords, or `repeat` records, each with its own draw of keywords."""
         settings = self._settings
         if settings.dynamic:
             yield _json_line(row, keywords)
@@ -49,8 +57,8 @@ class Encoder:
 
 def _json_line(row: TitleRow, keywords: tuple[str, ...]) -> str:
     sections = {"category": row.category, "keywords": keywords, "title": row.title, "body": row.body}
-    there = {name: value for name, value in sections.items() if value is not None}
-    return json.dumps(there, ensure_ascii=False) + "\n"
+    present = {name: value for name, value in sections.items() if value is not None}
+    return json.dumps(present, ensure_ascii=False) + "\n"
 
 
 def _spacy_keywords(settings: EncodeSettings) -> FindKeywords:
@@ -58,10 +66,12 @@ def _spacy_keywords(settings: EncodeSettings) -> FindKeywords:
 
 
 def _ready_keywords(settings: EncodeSettings) -> FindKeywords:
+    """Return a function that splits the texts of a column of ready keywords."""
+
     def find(texts: Sequence[str]) -> list[tuple[str, ...]]:
         if settings.compat:
             return [split_ready_keywords(text, settings.keyword_sep) for text in texts]
-        split = (map(normalise_keyword, text.split(settings.keyword_sep)) for text in texts)
-        return [tuple(dict.fromkeys(keyword for keyword in keywords if keyword)) for keywords in split]
+        keyword_lists = (map(normalise_keyword, text.split(settings.keyword_sep)) for text in texts)
+        return [tuple(dict.fromkeys(keyword for keyword in keywords if keyword)) for keywords in keyword_lists]
 
     return find

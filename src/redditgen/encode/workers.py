@@ -1,4 +1,4 @@
-"""Jobs encoded in this process or by several of ray's, in the order of the jobs."""
+"""Encodes batches in this process or in several ray actors; results come in the order of the batches."""
 
 from collections.abc import Collection, Generator, Iterable
 from contextlib import closing
@@ -11,20 +11,20 @@ from redditgen.runtime.ray_pool import PoolMessages, RayPool, RayWorker
 from redditgen.settings import EncodeSettings
 from redditgen.titles.spacy_keywords import model_versions
 
-_AT_HAND = 2  # jobs of a worker: it has its next one while this process is busy
+_JOBS_PER_WORKER = 2  # so that a worker has its next job while this process is busy
 
 EncodedBatch = tuple[int, list[EncodedLine]]
 
 
-def _told(job: EncodeBatch) -> str:
+def _describe_job(job: EncodeBatch) -> str:
     longest = max(len(row.source) for row in job.rows)
     return f"a batch of {len(job.rows)} texts, the longest of {longest} characters,"
 
 
-_WORDS = PoolMessages(
+_MESSAGES = PoolMessages(
     without_ray="--workers 1",
     waiting_for="a CPU of the ray cluster that others leave free, and for spaCy to load there",
-    job=_told,
+    job=_describe_job,
     remedy="fewer --workers leave each more memory",
 )
 
@@ -32,26 +32,30 @@ _WORDS = PoolMessages(
 def encode_in_process(
     jobs: Iterable[EncodeBatch], settings: EncodeSettings, only: Collection[str] | None
 ) -> Generator[EncodedBatch]:
+    """Yield the result of each job, encoded in this process."""
     yield from map(Encoder(settings, only).encode, jobs)
 
 
 def encode_with_ray(
     jobs: Iterable[EncodeBatch], settings: EncodeSettings, only: Collection[str] | None, workers: int | None
 ) -> Generator[EncodedBatch]:
-    """The same by `workers` of ray's actors, or as many as the cluster has CPUs; close it to have them end."""
-    with ray_connection(settings.ray_address, workers, without_ray=_WORDS.without_ray) as ray:
+    """Yield the result of each job, encoded by `workers` ray actors, by default one for each CPU of the cluster.
+
+    Closing the generator ends the actors.
+    """
+    with ray_connection(settings.ray_address, workers, without_ray=_MESSAGES.without_ray) as ray:
         count = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
         actor = ray.remote(num_cpus=1, max_restarts=0)(RayEncoder)
-        made_with = _made_with(settings)
+        versions = _software_versions(settings)
         pool = RayPool[EncodeBatch, EncodedBatch](
-            ray, lambda: actor.remote(settings, only, made_with), count, _WORDS, jobs_per_worker=_AT_HAND
+            ray, lambda: actor.remote(settings, only, versions), count, _MESSAGES, jobs_per_worker=_JOBS_PER_WORKER
         )
         with closing(pool):
             yield from pool.results(jobs)
 
 
 class RayEncoder(RayWorker[EncodeBatch, EncodedBatch]):
-    """An Encoder as ray's actor."""
+    """An Encoder as a ray actor."""
 
     def __init__(self, settings: EncodeSettings, only: Collection[str] | None, made_with: dict[str, str]) -> None:
         self._settings = settings
@@ -60,7 +64,7 @@ class RayEncoder(RayWorker[EncodeBatch, EncodedBatch]):
         self.is_of_cluster = bool(settings.ray_address)
 
     def versions(self) -> dict[str, str]:
-        return _made_with(self._settings)
+        return _software_versions(self._settings)
 
     def load(self) -> None:
         self._encoder = Encoder(self._settings, self._only)
@@ -69,6 +73,7 @@ class RayEncoder(RayWorker[EncodeBatch, EncodedBatch]):
         return self._encoder.encode(job)
 
 
-def _made_with(settings: EncodeSettings) -> dict[str, str]:
-    of_keywords = {} if settings.keywords_field else model_versions(settings.spacy_model)
-    return {"redditgen": __version__, **of_keywords}
+def _software_versions(settings: EncodeSettings) -> dict[str, str]:
+    """Return the versions of the software that the records depend on."""
+    keyword_versions = {} if settings.keywords_field else model_versions(settings.spacy_model)
+    return {"redditgen": __version__, **keyword_versions}

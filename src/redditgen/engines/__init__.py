@@ -1,1 +1,1 @@
-"""What trains and samples a GPT-2: PyTorch, CTranslate2, and gpt-2-simple on TensorFlow 1.15."""
+"""The engines that train and sample a GPT-2: PyTorch, CTranslate2, and gpt-2-simple on TensorFlow 1.15."""

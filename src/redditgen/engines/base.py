@@ -1,9 +1,9 @@
-"""What a stage asks of an engine, as two functions, and the values that it hands over.
+"""The interface between the stages and the engines: two functions that an engine provides, and their arguments.
 
     finetune(job)                         trains a run and returns the step it reached
-    open_writer(run, sampling, options)   a context that yields a function from prompts to texts, in order
+    open_writer(run, sampling, options)   a context manager that yields a WriteTexts function
 
-A text is its prompt and what the model wrote after it, through the end token if the model wrote one. Engines know
+A text is a prompt followed by the model's continuation, through the end token if the model wrote one. Engines know
 nothing of command-line settings: `finetune/command.py` and `generate/session.py` turn settings into these values.
 """
 
@@ -19,13 +19,13 @@ from redditgen.gpt2.model_dir import AnyModelDir, ModelDir
 from redditgen.titles.record import END_TOKEN
 
 AUTO = "auto"
-BLOCKS_AT_ONCE = 8  # blocks of prompts that a WriteTexts function is asked for at most
-MAX_BLOCK_ROWS = 128  # more rows are no faster
-ADAPTER_RATE_FACTOR = 10  # LoRA's learning rate over that of the weights themselves
-CACHE_BYTES = 2**30  # bytes that the keys and values of a block may take
+BLOCKS_AT_ONCE = 8  # the most blocks of prompts that one call of a WriteTexts function gets
+MAX_BLOCK_ROWS = 128  # prompts; larger blocks are no faster
+ADAPTER_RATE_FACTOR = 10  # LoRA's default learning rate, as a multiple of the one for training the weights themselves
+CACHE_BYTES = 2**30  # the most bytes for the attention keys and values of a block of automatic size
 
 WriteTexts = Callable[[Sequence[str], int], Generator[str]]
-"""Yields the text of each prompt, in order; the second argument is the seed."""
+"""A function of prompts and a seed. It yields one text a prompt, in the order of the prompts."""
 
 
 # --- Training ---
@@ -33,52 +33,58 @@ WriteTexts = Callable[[Sequence[str], int], Generator[str]]
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerOptions:
-    """How each step changes the weights; None stands for the engine's own default."""
+    """How each step changes the weights; None means the engine's own default."""
 
     name: str
-    """adam, or sgd: plain gradient descent at a constant rate, without clipping."""
+    """`adam`, or `sgd`: plain gradient descent at a constant learning rate, without gradient clipping."""
     learning_rate: float | None
     batch_size: int | None
-    """Records a batch, or windows of plain text; of each ray worker where there are several."""
+    """Records (or windows of plain text) in a batch; with several ray workers, in the batch of each worker."""
     accumulate_gradients: int | None
-    """Batches a step."""
+    """Batches whose gradients are added up for one step."""
     window: int
-    """Tokens of a window of plain text."""
+    """Tokens in a window of plain text."""
     seed: int
-    """Seed of the order of the records."""
+    """Seed of the order of records, and of the choice of windows."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanOptions:
-    """What is trained, in which precision, and how much memory it may take; None leaves the choice to the engine."""
+    """Which parameters are trained, in which precision and how much memory; None leaves the choice to the engine."""
 
     train: str | None
-    """full, layers, head or lora."""
+    """`full`, `layers`, `head` or `lora`."""
     precision: str
-    """auto, float32, bfloat16 or float16."""
+    """`auto`, `float32`, `bfloat16` or `float16`."""
     memory: int | None
-    """Bytes."""
+    """The memory, in bytes, that the training may take; None takes what is free."""
     memory_saving_gradients: bool
+    """Recompute the layers' activations in the backward pass (activation checkpointing)."""
     weight_bits: int | None
+    """Bits of each frozen weight under LoRA adapters: 32, 16, 8 or 4."""
     lora_rank: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """The steps of a training: where it starts and ends, and after which steps it measures and reports."""
+    """The steps of a training: the first and the last, and the steps after which it measures and reports."""
 
     start: int
+    """Steps that the run has already taken."""
     end: int
+    """The last step."""
     deadline: float = math.inf
-    """On the clock of time.monotonic: when to save and end before the last step."""
+    """The time, on the clock of time.monotonic, at which the training saves and ends even before its last step."""
     deadline_reason: str = ""
-    """What a message calls the deadline."""
+    """The name of the deadline in messages."""
     val_every: int
+    """Steps between measurements of the held-out loss; 0 measures only at the start and the end."""
     print_every: int
+    """Steps between reports of the training loss; 0 makes none of these."""
     early_stop: int | None
-    """End after so many measurements of the held-out loss in a row that are not below the lowest."""
+    """Stop after this many measurements of the held-out loss in a row without a new lowest one; None never does."""
     early_stop_from: int = 0
-    """Only measurements after this step count for `early_stop`."""
+    """Only measurements after this step count towards `early_stop`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,26 +92,32 @@ class CheckpointOptions:
     """When checkpoints are saved, and which of them are kept."""
 
     save_every: int
+    """Steps between checkpoints; 0 saves only at the end."""
     max_checkpoints: int
-    """0 keeps all."""
+    """How many of the newest checkpoints are kept; 0 keeps all."""
     keep_best: bool
+    """Also save and keep the checkpoint with the lowest held-out loss."""
     plot: bool
-    """Draw the losses into a picture at each save."""
+    """Plot the losses to a PNG at each save."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleOptions:
-    """The samples that a training writes on the way: how often, how many, of how many tokens, into which folder."""
+    """The sample texts that a training writes while it runs."""
 
     every: int
+    """Steps between samples; 0 writes none."""
     number: int
+    """Texts each time."""
     length: int
+    """The most tokens of a text."""
     folder: Path
+    """The folder in which each run has its own folder of samples."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RayWorkers:
-    """How many ray workers train together, and on which cluster; None leaves the number to the cluster's size."""
+    """How many ray workers train together, and on which cluster; without a number the cluster's size decides."""
 
     number: int | None
     address: str | None
@@ -113,11 +125,11 @@ class RayWorkers:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingJob:
-    """Which run to train, from which weights, on what, and how."""
+    """One call of `finetune`: the run to train, its initial weights, the dataset and all options."""
 
     run: ModelDir
     initial_model: AnyModelDir
-    """Where the first step's weights are read from: a base model, another run, or the run itself."""
+    """The model whose weights training starts from: a base model, another run, or the run itself."""
     dataset: Dataset
     optimizer: OptimizerOptions
     plan: PlanOptions
@@ -125,24 +137,28 @@ class TrainingJob:
     checkpoints: CheckpointOptions
     samples: SampleOptions
     model_dir: Path
-    """Folder of the base models."""
+    """The folder of the base models."""
     ray_workers: RayWorkers | None = None
     """None trains in this process."""
     tf1_python: Path | None = None
-    """The interpreter of the gpt-2-simple engine."""
+    """The Python interpreter that runs the gpt-2-simple engine."""
     resume_hint: str = "the same command"
-    """What a message says continues an interrupted training."""
+    """What continues an interrupted training, for messages."""
     on_first_change: Callable[[], None] = lambda: None
-    """The engine calls it as soon as it has changed the run; until then a failure leaves the run as it was."""
+    """A function that the engine calls once it has changed the run; until then a failure leaves the run as it was."""
 
 
 def default_learning_rate(hyperparameters: Hyperparameters, train: str = "full") -> float:
-    """gpt-2-simple's 1e-4 at 124M's width, and more for narrower models: 3e-4 for mini, the best of four by trial."""
+    """Return the default learning rate of a model, in inverse proportion to its width, `n_embd`.
+
+    At 124M's width of 768 it is gpt-2-simple's 1e-4. For mini it is 3e-4, the best of four values tried. LoRA takes
+    ADAPTER_RATE_FACTOR times as much.
+    """
     return 1e-4 * 768 / hyperparameters.n_embd * (ADAPTER_RATE_FACTOR if train == "lora" else 1)
 
 
 def interrupted_error(step: int, job: TrainingJob) -> Interrupted:
-    """The error that an engine raises after it was asked to stop and has saved."""
+    """Return the error that an engine raises after it was interrupted and has saved at `step`."""
     return Interrupted(f"{job.run.path}: saved at step {step}; {job.resume_hint} goes on from there")
 
 
@@ -151,34 +167,35 @@ def interrupted_error(step: int, job: TrainingJob) -> Interrupted:
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How tokens are drawn: `top_k` 0 and `top_p` 0 switch those off; `temperature` 0 takes the likeliest token."""
+    """How tokens are sampled. `top_k` and `top_p` are off at 0; at `temperature` 0 the likeliest token is taken."""
 
     temperature: float
     top_k: int
     top_p: float
     length: int
-    """The most tokens written after a prompt."""
+    """The most tokens sampled after a prompt."""
     repetition_penalty: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplerOptions:
-    """In which blocks and precision texts are sampled, and where."""
+    """How many texts are sampled together, in which precision, and on which machines."""
 
     block_size: int
-    """Prompts sampled together; another size gives other texts."""
+    """Prompts in a block. A different size yields different texts for the same seed."""
     precision: str = AUTO
-    """auto, float32 or int8."""
+    """`auto`, `float32` or `int8`."""
     ray_address: str | None = None
     """A ray cluster to sample on; None samples in this process."""
     tf1_python: Path | None = None
-    """The interpreter of the gpt-2-simple engine."""
+    """The Python interpreter that runs the gpt-2-simple engine."""
 
 
 def block_size(asked: str, hyperparameters: Hyperparameters, length: int) -> int:
-    """How many prompts a block has: the number asked for, or for `auto` one that follows from the model's size alone.
+    """Return the number of prompts in a block: `asked` as a number, or for `auto` one chosen for the model.
 
-    It does not depend on the machine, since another size gives other texts.
+    The automatic size is the largest power of two, up to MAX_BLOCK_ROWS, whose keys and values fit CACHE_BYTES. It
+    depends on the model and `length` alone, not on the machine, since a different size yields different texts.
     """
     if asked != AUTO:
         return int(asked)
@@ -187,12 +204,15 @@ def block_size(asked: str, hyperparameters: Hyperparameters, length: int) -> int
 
 
 def cache_bytes(hyperparameters: Hyperparameters, rows: int, length: int) -> int:
-    """The bytes of a block's keys and values, where it writes texts of full length after prompts of a few tokens."""
-    per_token = 2 * hyperparameters.n_layer * hyperparameters.n_embd * 4  # a float32 key and value in every layer
+    """Return the bytes of the float32 attention keys and values of `rows` texts of `length` tokens each.
+
+    The few tokens of the prompts are not counted; no text is longer than the model's context.
+    """
+    per_token = 2 * hyperparameters.n_layer * hyperparameters.n_embd * 4  # a float32 key and a value in every layer
     return rows * per_token * min(length, hyperparameters.n_ctx)
 
 
 def cut_after_end_token(text: str) -> str:
-    """The text through its first end token, or all of it where it has none."""
+    """Return `text` through its first end token, or all of it where it has none."""
     head, end, _ = text.partition(END_TOKEN)
     return head + end

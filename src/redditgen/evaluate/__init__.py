@@ -1,1 +1,1 @@
-"""How good a run is: figures on held-out titles and on generated ones, and the page that shows them."""
+"""Measures how good a run is, on held-out titles and on generated ones, and writes a page that shows it."""

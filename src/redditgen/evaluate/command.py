@@ -1,4 +1,8 @@
-"""evaluate: how good a run is, on titles that it never learned from and on those that it writes for their prompts."""
+"""`redditgen evaluate`: measures a run on held-out titles, and on titles that it generates for their prompts.
+
+The figures are written to evaluation.json, and with plots and sampled titles to evaluation.html. The JSON file is
+written last and is its own sidecar; it holds the hash of the page.
+"""
 
 import json
 import logging
@@ -33,37 +37,38 @@ if TYPE_CHECKING:
 
 JSON_FILE, HTML_FILE = "evaluation.json", "evaluation.html"
 
-_PAGE = "page"  # key of its hash: what was killed between the two files has left a page of other figures
-_OF_ANOTHER_SPLIT = 0.02  # more than the precisions of finetune make
+_PAGE = "page"  # key of the page's hash, which shows that a kill between the two files left a page of other figures
+_MAX_DEVIATION = 0.02  # relative; the precisions of finetune differ by less
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """The figures of a run at a step, and what they were made of."""
+    """The figures of a run at a step, with the samples and the files that they were measured on."""
 
     settings: EvaluateSettings
     step: int
     figures: tuple[Figure, ...]
     samples: tuple[Sample, ...]
     held_out: tuple[str, ...]
-    """The different held-out titles."""
+    """The held-out titles, each once."""
     inputs: dict[str, str]
-    """Files and their hashes."""
+    """The SHA-256 of each input file, by its path."""
 
     @property
     def titles(self) -> list[Sample]:
-        """The samples that are whole titles, in random order of their prompts."""
+        """The samples that are whole titles; their prompts are in random order."""
         return [sample for sample in self.samples if sample.fault is None]
 
     @property
     def counts(self) -> dict[str, int]:
+        """The numbers of texts, of whole titles, of texts with each fault, and of held-out titles."""
         faults = Counter(sample.fault for sample in self.samples if sample.fault)
         return {"texts": len(self.samples), "titles": len(self.titles), **faults, "held_out_titles": len(self.held_out)}
 
     def frame(self) -> "pd.DataFrame":
-        """The figures, a row each."""
+        """Return the figures as a table, one figure a row."""
         import pandas as pd
 
         return pd.DataFrame([asdict(figure) for figure in self.figures]).astype(
@@ -71,7 +76,7 @@ class Evaluation:
         )
 
     def content(self) -> dict[str, Any]:
-        """What evaluation.json holds."""
+        """Return the object that evaluation.json holds."""
         shown = [{**asdict(sample), "synthetic": True} for sample in self.titles[:TITLES_SHOWN]]
         for sample in shown:
             del sample["fault"]
@@ -89,9 +94,13 @@ class Evaluation:
 
 
 def evaluate(settings: EvaluateSettings) -> Evaluation:
-    """Measure the run that the settings name; raises RedditgenError where something is not there or not to be used."""
+    """Measure the run that the settings name.
+
+    Raises RedditgenError where the run, its dataset or a file of the settings is missing or unusable, and where no
+    sampled text is a whole title.
+    """
     run = find_run(settings.run, settings.checkpoint_dir, settings.step)
-    records = _held_out(settings, run)
+    records = _held_out_records(settings, run)
     real = tuple(dict.fromkeys(record.title or "" for record in records))
     checks = TitleChecks.load(settings, run)
     samples = draw_samples(settings.generating, run, records, settings.n, settings.sample_seed)
@@ -110,24 +119,34 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
 
 
 def write_evaluation(settings: EvaluateSettings) -> Evaluation:
-    """The same, written to two files in the settings' folder; raises OutputExists where they are there."""
+    """Evaluate the run, and write evaluation.html and evaluation.json to the settings' folder.
+
+    Raises OutputExists where evaluation.json exists and may not be replaced, UsageError where the folder is a file, and
+    the errors of `evaluate`.
+    """
     out = settings.output
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out: {out} is a file; name a folder")
     refuse_unwritable(out / JSON_FILE)
     with locked_output(out / JSON_FILE):
-        refuse_existing(
-            out / JSON_FILE, settings.overwrite
-        )  # it is written last: without it the page is what a kill left
-        made = evaluate(settings)
-        shown = render_page(settings.run, made.step, made.figures, made.counts, made.titles, made.held_out)
-        # JSON can hold half a pair, as it escapes it; a page can't.
-        _write(out / HTML_FILE, shown, "replace")
-        content = made.content() | {_PAGE: file_sha256(out / HTML_FILE)}
+        # The JSON file is written last: without it, a page is what a killed process left.
+        refuse_existing(out / JSON_FILE, settings.overwrite)
+        evaluation = evaluate(settings)
+        page = render_page(
+            settings.run,
+            evaluation.step,
+            evaluation.figures,
+            evaluation.counts,
+            evaluation.titles,
+            evaluation.held_out,
+        )
+        # Half a surrogate pair can be written as an escape in JSON, but not in a page.
+        _write(out / HTML_FILE, page, "replace")
+        content = evaluation.content() | {_PAGE: file_sha256(out / HTML_FILE)}
         _write(
             out / JSON_FILE, json.dumps(content, indent=2, default=str, ensure_ascii=False) + "\n", "backslashreplace"
         )
-    return made
+    return evaluation
 
 
 def _write(path: Path, text: str, errors: str) -> None:
@@ -137,7 +156,7 @@ def _write(path: Path, text: str, errors: str) -> None:
 
 
 def is_up_to_date(settings: EvaluateSettings) -> bool:
-    """Whether the two files are there, made of the same; the one in JSON is its own sidecar."""
+    """Return whether both files exist and were made from the same inputs with the same settings."""
     out, run = settings.output, find_run(settings.run, settings.checkpoint_dir, settings.step)
     path, inputs = out / JSON_FILE, _inputs(settings, run)
     if not (out / HTML_FILE).exists():
@@ -147,18 +166,21 @@ def is_up_to_date(settings: EvaluateSettings) -> bool:
 
 
 def format_table(made: Evaluation) -> str:
-    """For a terminal."""
+    """Return the figures as a table for a terminal."""
     return format_text_table(made.figures)
 
 
-def _held_out(settings: EvaluateSettings, run: ModelDir) -> list[Record]:
-    """The records that have a title, of those held out."""
+def _held_out_records(settings: EvaluateSettings, run: ModelDir) -> list[Record]:
+    """Return the held-out records that have a title.
+
+    Raises UsageError for a run trained on plain text, and InputError where no such record is held out.
+    """
     run_info = run.run_info()
     if run_info.record_tokens == NO_RECORDS:
         raise UsageError(f"--run: run {settings.run} learned plain text, which has no titles to measure")
     records = read_held_out_records(settings.finetuned, run_info, run.tokenizer())
-    if found := [record for record in records if (record.title or "").strip()]:
-        return found
+    if with_title := [record for record in records if (record.title or "").strip()]:
+        return with_title
     if settings.val:
         raise InputError(f"{settings.val}: holds no title to measure on; give finetune's --val")
     raise InputError(
@@ -168,6 +190,7 @@ def _held_out(settings: EvaluateSettings, run: ModelDir) -> list[Record]:
 
 
 def _require_titles(settings: EvaluateSettings, samples: Sequence[Sample]) -> None:
+    """Raise InputError where no sample is a whole title."""
     faults = Counter(sample.fault for sample in samples)
     if not faults[None]:
         why = ", ".join(f"{number} {fault}" for fault, number in faults.items())
@@ -178,10 +201,13 @@ def _require_titles(settings: EvaluateSettings, samples: Sequence[Sample]) -> No
 
 
 def _warn_of_another_split(settings: EvaluateSettings, run: ModelDir, bits: Figure) -> None:
-    """Titles that the run has learned would make it look better than it is; finetune noted what it measured."""
-    noted = [report.val_bits_per_char for report in run.metrics.reports() if report.step == run.step()]
-    [last] = [found for found in noted if found is not None][-1:] or [bits.value]
-    if abs(bits.value / last - 1) > _OF_ANOTHER_SPLIT:
+    """Warn where finetune measured other bits per character at this step, so that it held out other titles.
+
+    Titles that the run was trained on would make it look better than it is.
+    """
+    reported = [report.val_bits_per_char for report in run.metrics.reports() if report.step == run.step()]
+    [last] = [value for value in reported if value is not None][-1:] or [bits.value]
+    if abs(bits.value / last - 1) > _MAX_DEVIATION:
         _log.warning(
             "run %s: finetune measured %.3f bits per character at this step, and here it is %.3f, so other titles were "
             "held out: give its dataset, --seed, --val-fraction and --val",
@@ -190,7 +216,7 @@ def _warn_of_another_split(settings: EvaluateSettings, run: ModelDir, bits: Figu
 
 
 def _inputs(settings: EvaluateSettings, run: ModelDir) -> list[Path]:
-    """The files that the figures depend on."""
+    """Return the files that the figures depend on."""
     index = run.path / INDEX
-    more = filter(None, (settings.words, run.weights_file(), index if index.exists() else None))
-    return [*find_files(settings.finetuned.dataset), *more]
+    others = filter(None, (settings.words, run.weights_file(), index if index.exists() else None))
+    return [*find_files(settings.finetuned.dataset), *others]

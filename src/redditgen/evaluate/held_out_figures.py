@@ -1,6 +1,7 @@
-"""How well a run predicts held-out titles: bits a character, which tokenizers and engines share, and perplexity.
+"""Measures how well a run predicts held-out titles: bits per character and perplexity.
 
-Measured as finetune measures on its way, in float32, and record by record, for intervals.
+Bits per character can be compared between tokenizers and engines; perplexity, per token, can't. Both are measured as
+finetune measures them during training, in float32, but for each record by itself, which the intervals need.
 """
 
 import math
@@ -26,11 +27,14 @@ if TYPE_CHECKING:
 
     Column = NDArray[np.float64]
 
-_BATCH = 32  # records
+_BATCH = 32  # records in a batch
 
 
 def held_out_figures(run: ModelDir, records: Sequence[Record], seed: int) -> list[Figure]:
-    """Bits a character of the titles, their end included, and perplexity a token of the records; by title."""
+    """Return the bits per character of the titles and the perplexity per token of the records.
+
+    The bits of a title include those of what ends it. Intervals are over resampled titles, each with all its records.
+    """
     hyperparameters = run.hyperparameters()
     measured = tokenize_records(records, run.tokenizer(), run.run_info().record_tokens, hyperparameters.n_ctx)
     model = load_network(hyperparameters, run.tensors(), Plan(), best_device())
@@ -49,15 +53,19 @@ def held_out_figures(run: ModelDir, records: Sequence[Record], seed: int) -> lis
 
 
 def record_losses(model: "GPT2LMHeadModel", measured: Examples) -> "tuple[Column, Column, Column]":
-    """Of each record: nats, those of its title and what ends it, and tokens."""
+    """Return (nats, title_nats, tokens), three float64 arrays [records].
+
+    `nats` is the loss of a record, `title_nats` the part of it on the title and on what ends the title, and `tokens`
+    the number of tokens that the loss is summed over.
+    """
     nats, title_nats, tokens = (np.zeros(len(measured)) for _ in range(3))
-    parts = batches_by_length(measured.sequences.lengths, _BATCH, np.random.default_rng(0))
-    for numbers in track(parts, "measuring", unit="batches", total=len(parts), at_once=1):
+    batches = batches_by_length(measured.sequences.lengths, _BATCH, np.random.default_rng(0))
+    for numbers in track(batches, "measuring", unit="batches", total=len(batches), at_once=1):
         inputs, targets = pad_batch(measured.sequences, numbers)
-        counts = targets != IGNORED_TARGET
+        is_counted = targets != IGNORED_TARGET
         losses = token_losses(model, inputs.to(model.device), targets.to(model.device)).double().cpu().numpy()
-        rows = np.nonzero(counts.numpy())[0]
-        is_title = title_mask(targets, measured.title_starts[numbers], measured.title_ends[numbers])[counts].numpy()
+        rows = np.nonzero(is_counted.numpy())[0]
+        is_title = title_mask(targets, measured.title_starts[numbers], measured.title_ends[numbers])[is_counted].numpy()
         nats[numbers] = np.bincount(rows, losses, len(numbers))
         title_nats[numbers] = np.bincount(rows, losses * is_title, len(numbers))
         tokens[numbers] = np.bincount(rows, minlength=len(numbers))

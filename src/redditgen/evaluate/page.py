@@ -1,6 +1,6 @@
-"""evaluation.html: figures, plots and sampled titles in one file, which loads nothing and runs nothing.
+"""Renders evaluation.html: figures, plots and sampled titles in one file, which loads nothing and runs nothing.
 
-What a model or a dataset wrote is escaped, and the page's policy lets no script run nor anything be loaded.
+All text from a model or a dataset is escaped, and the page's content security policy forbids scripts and loading.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ from redditgen.evaluate import plots, table
 from redditgen.evaluate.samples import Sample
 from redditgen.evaluate.statistics import Figure, word_counts
 
-TITLES_SHOWN = 30  # titles
+TITLES_SHOWN = 30  # sampled titles listed on the page
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
@@ -35,9 +35,9 @@ def render_page(
     titles: Sequence[Sample],
     real: Sequence[str],
 ) -> str:
-    """The page of a run's figures and of sampled titles; all `titles` are counted, and the first ones shown."""
+    """Return the page as HTML. The plot of lengths counts all `titles`; the first TITLES_SHOWN of them are listed."""
     name = escape(f"Run {run}, step {step}")
-    counted = ", ".join(f"{number} {escape(what.replace('_', ' '))}" for what, number in counts.items())
+    counted = ", ".join(f"{number} {escape(key.replace('_', ' '))}" for key, number in counts.items())
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -65,23 +65,23 @@ def render_page(
 
 
 def _table(figures: Sequence[Figure]) -> str:
-    head = _cells("th", table.TABLE_COLUMNS)
-    body = "\n".join(_cells("td", row) for row in table.table_rows(figures))
+    head = _html_row("th", table.TABLE_COLUMNS)
+    body = "\n".join(_html_row("td", row) for row in table.table_rows(figures))
     return f"<table>\n<thead>{head}</thead>\n<tbody>\n{body}\n</tbody>\n</table>"
 
 
-def _cells(tag: str, cells: Iterable[str]) -> str:
+def _html_row(tag: str, cells: Iterable[str]) -> str:
     return f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in cells)}</tr>"
 
 
 def _plots(figures: Sequence[Figure], titles: Sequence[Sample], real: Sequence[str]) -> str:
-    drawn = {
+    svg_of_caption = {
         "Keywords held, by the number asked": plots.plot_keyword_hits(figures),
         "Words a title": plots.plot_lengths(word_counts(sample.title for sample in titles), word_counts(real)),
     }
     return "\n".join(
         f"<figure>\n<figcaption>{escape(caption)}</figcaption>\n{svg}\n</figure>"
-        for caption, svg in drawn.items()
+        for caption, svg in svg_of_caption.items()
         if svg
     )
 
@@ -89,11 +89,11 @@ def _plots(figures: Sequence[Figure], titles: Sequence[Sample], real: Sequence[s
 def _items(titles: Iterable[Sample]) -> str:
     return "\n".join(
         f'<li><span class="mark">synthetic</span> <span class="title">{escape(sample.title)}</span> '
-        f"<small>{escape(_asked(sample))}</small></li>"
+        f"<small>{escape(_prompt_in_words(sample))}</small></li>"
         for sample in titles
     )
 
 
-def _asked(sample: Sample) -> str:
+def _prompt_in_words(sample: Sample) -> str:
     words = ", ".join(sample.keywords)
     return " · ".join(filter(None, (sample.category and f"for {sample.category}", words and f"keywords {words}")))

@@ -1,4 +1,7 @@
-"""Pictures of an evaluation as SVG that stands in a page: without XML's head, names of schemas or ids of others."""
+"""Plots of an evaluation as SVG for embedding in an HTML page.
+
+The XML header, namespaces and metadata that matplotlib writes are removed, and each plot's ids get a prefix of its own.
+"""
 
 import io
 import re
@@ -14,30 +17,33 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Drawing
 
-_BARS_MAX = 60  # of a histogram
+_MAX_BARS = 60  # in a histogram
 _BLUE, _GREY = "tab:blue", "0.6"
-_ID = re.compile(r'(\bid="|url\(#|xlink:href="#)')
+_ID_START = re.compile(r'(\bid="|url\(#|xlink:href="#)')
 
 
 def plot_keyword_hits(figures: Iterable[Figure]) -> str | None:
-    """The share of the keywords that titles hold, by how many were asked of them; None where none were."""
-    hits = [one for one in figures if one.name == "keyword_hits" and one.keywords is not None]
+    """Plot the share of requested keywords that titles hold, by how many were requested.
+
+    Returns None where no figure has such a share.
+    """
+    hits = [figure for figure in figures if figure.name == "keyword_hits" and figure.keywords is not None]
     if not hits:
         return None
     drawing, axes = _axes("keywords asked", "share of them held (95% interval)")
-    values = np.array([(one.value, one.low, one.high) for one in hits], np.float64)
+    values = np.array([(figure.value, figure.low, figure.high) for figure in hits], np.float64)
     errors = np.abs(values[:, 1:] - values[:, :1]).T
-    names = [str(one.keywords) for one in hits]
+    names = [str(figure.keywords) for figure in hits]
     axes.bar(names, values[:, 0], yerr=errors, capsize=4, color=_BLUE, width=0.6)
     axes.set_ylim(0, 1.05)
     return _svg(drawing, "hits", "Keywords held, by the number asked")
 
 
 def plot_lengths(written: Sequence[int], real: Sequence[int]) -> str:
-    """How many words titles have, the generated and the held-out ones."""
+    """Plot histograms of the words per title: `written` for generated titles, `real` for held-out ones."""
     drawing, axes = _axes("words a title", "share of the titles")
-    top = max(*written, *real)
-    bins = np.arange(0, top + 1 + (step := top // _BARS_MAX + 1), step) + 0.5
+    longest = max(*written, *real)
+    bins = np.arange(0, longest + 1 + (step := longest // _MAX_BARS + 1), step) + 0.5
     for counts, color, label in ((real, _GREY, "held-out"), (written, _BLUE, "generated")):
         weights = np.full(len(counts), 1 / len(counts))
         axes.hist(counts, bins.tolist(), weights=weights, color=color, alpha=0.6, label=label)
@@ -56,7 +62,10 @@ def _axes(x: str, y: str) -> "tuple[Drawing, Axes]":
 
 
 def _svg(drawing: "Drawing", name: str, label: str) -> str:
-    """The same for the same figures; `name` begins its ids, `label` is read to those who don't see it."""
+    """Return the drawing as SVG text, byte for byte equal for equal figures.
+
+    `name` is the prefix of its ids, and `label` what screen readers say.
+    """
     from matplotlib import rc_context
 
     file = io.StringIO()
@@ -65,5 +74,5 @@ def _svg(drawing: "Drawing", name: str, label: str) -> str:
     _, start, rest = file.getvalue().partition("<svg ")
     text = re.sub(r"<metadata>.*?</metadata>", "", start + rest, flags=re.DOTALL)
     text = re.sub(r'\s+xmlns(:xlink)?="[^"]*"', "", text)
-    text = _ID.sub(rf"\g<1>{name}-", text)
+    text = _ID_START.sub(rf"\g<1>{name}-", text)
     return text.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1)

@@ -1,4 +1,4 @@
-"""An evaluation as rows that people read: each figure's words, its value, its interval and what to hold it against."""
+"""Formats an evaluation as a table: each figure's description, value, interval and reference on held-out titles."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -7,8 +7,8 @@ from redditgen.evaluate.statistics import GENERATED, HELD_OUT, QUANTILES, Figure
 
 TABLE_COLUMNS = ("measure", "value", "95% interval", "held-out titles", "over")
 
-# What each figure is called, and how its value is written.
-_WORDS = {
+# For each figure its description, and the format of its value.
+_DESCRIPTIONS = {
     "bits_per_char": ("bits per character of held-out titles", "{:.3f}"),
     "perplexity": ("perplexity per token of held-out records", "{:.2f}"),
     "ended": ("texts stopped by the end token", "{:.1%}"),
@@ -27,11 +27,11 @@ _WORDS = {
     **{f"words_p{percent}": (f"words a title, {percent}th percentile", "{:.0f}") for percent in QUANTILES},
     "words_gap": ("words a title, distance of distributions (Kolmogorov-Smirnov)", "{:.3f}"),
 }
-_OF_THE_RUN = ("bits_per_char", "perplexity")  # measured on held-out titles, yet no reference for others
+_RUN_FIGURES = ("bits_per_char", "perplexity")  # measured on held-out titles, but no reference for other figures
 
 
 class TableRow(NamedTuple):
-    """The cells below COLUMNS."""
+    """The cells of a row, below TABLE_COLUMNS."""
 
     measure: str
     value: str
@@ -41,25 +41,27 @@ class TableRow(NamedTuple):
 
 
 def table_rows(figures: Sequence[Figure]) -> Iterator[TableRow]:
-    """A row each, but for those of held-out titles that stand beside the generated ones'."""
-    beside = {figure.name: figure for figure in figures if figure.of == HELD_OUT and figure.name not in _OF_THE_RUN}
+    """Yield a row for each figure; those of held-out titles are the references in the rows of generated titles."""
+    references = {
+        figure.name: figure for figure in figures if figure.of == HELD_OUT and figure.name not in _RUN_FIGURES
+    }
     for figure in figures:
-        if figure.of == GENERATED or figure.name in _OF_THE_RUN:
-            yield _row(figure, beside.get(figure.name))
+        if figure.of == GENERATED or figure.name in _RUN_FIGURES:
+            yield _row(figure, references.get(figure.name))
 
 
 def _row(figure: Figure, reference: Figure | None) -> TableRow:
-    words, form = _WORDS[figure.name]
-    asked = "" if figure.keywords is None else f", {figure.keywords} asked"
+    description, value_format = _DESCRIPTIONS[figure.name]
+    condition = "" if figure.keywords is None else f", {figure.keywords} asked"
     interval = ""
     if figure.low is not None and figure.high is not None:
-        interval = f"{form.format(figure.low)} to {form.format(figure.high)}"
-    held_out = form.format(reference.value) if reference else ""
-    return TableRow(words + asked, form.format(figure.value), interval, held_out, str(figure.number))
+        interval = f"{value_format.format(figure.low)} to {value_format.format(figure.high)}"
+    held_out = value_format.format(reference.value) if reference else ""
+    return TableRow(description + condition, value_format.format(figure.value), interval, held_out, str(figure.number))
 
 
 def format_text_table(figures: Sequence[Figure]) -> str:
-    """The rows in aligned columns, numbers to the right."""
+    """Return the rows as text in aligned columns, all but the first aligned to the right."""
     lines = [TableRow(*TABLE_COLUMNS), *table_rows(figures)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(

@@ -1,4 +1,4 @@
-"""Figures of what a run writes: whether it ends, holds keywords, copies, repeats itself, is as long as titles."""
+"""Measures sampled titles: whether they end, hold their keywords, copy, repeat each other, and how long they are."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -24,21 +24,24 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TitleChecks:
-    """What figures of titles need; made before any text is, since some of it may not be there."""
+    """The models and lists that figures of titles need; loaded before any text is sampled, since one may be missing."""
 
     matcher: KeywordMatcher
     safe: Filter
     index: TitleIndex | None
     threshold: float
-    """How alike a near copy is."""
+    """Similarity, from 0 to 1, from which on a title is a near copy."""
 
     @classmethod
     def load(cls, settings: EvaluateSettings, run: ModelDir) -> "TitleChecks":
-        """Raises RedditgenError where a list or spaCy's model is not there or to be read."""
-        return cls(KeywordMatcher(), safe_for_work_filter(settings.words), _index(run), settings.novel_threshold)
+        """Load the checks. Raises RedditgenError where the word list or spaCy's model is missing or can't be read."""
+        return cls(
+            KeywordMatcher(), safe_for_work_filter(settings.words), _load_title_index(run), settings.novel_threshold
+        )
 
 
-def _index(run: ModelDir) -> TitleIndex | None:
+def _load_title_index(run: ModelDir) -> TitleIndex | None:
+    """Load the index of the titles that the run was trained on; None, with a warning, where the run has none."""
     try:
         return TitleIndex.load(run.path)
     except MissingError as error:
@@ -47,7 +50,7 @@ def _index(run: ModelDir) -> TitleIndex | None:
 
 
 def ending_figures(samples: Sequence[Sample], seed: int) -> list[Figure]:
-    """What share of the texts ended by itself, and what share was a whole title."""
+    """Return the share of texts that end with the end token, and the share that are whole titles."""
     return [
         mean_figure("ended", [sample.fault != UNFINISHED for sample in samples], seed=seed),
         mean_figure("whole", [sample.fault is None for sample in samples], seed=seed),
@@ -55,40 +58,45 @@ def ending_figures(samples: Sequence[Sample], seed: int) -> list[Figure]:
 
 
 def keyword_figures(samples: Sequence[Sample], matcher: KeywordMatcher, seed: int) -> Iterator[Figure]:
-    """What share of the keywords asked of a title it holds, and what share of titles holds all; none without any asked.
+    """Yield the share of its requested keywords that a title holds, and the share of titles that hold all of theirs.
 
-    By chance: what titles written for other prompts hold of the same keywords.
+    Both are over all titles with keywords, and by the number of keywords; none without such titles. The hits by chance
+    are the share of the same keywords in titles that were sampled for other prompts.
     """
-    asking = [sample for sample in samples if sample.keywords]
-    if not asking:
+    with_keywords = [sample for sample in samples if sample.keywords]
+    if not with_keywords:
         return
-    asked, titles = [sample.keywords for sample in asking], [sample.title for sample in asking]
-    held = matcher.find_held(asked, titles)
-    for count in (None, *sorted(set(map(len, asked)))):
-        some = [row for row in held if count in (None, len(row))]
-        yield mean_figure("keyword_hits", list(map(np.mean, some)), seed=seed, keywords=count)
-        yield mean_figure("all_keywords_held", list(map(all, some)), seed=seed, keywords=count)
-    if len(asking) > 1:
-        by_chance = matcher.find_held(asked, titles[1:] + titles[:1])  # the prompts stand in random order
+    requested, titles = [sample.keywords for sample in with_keywords], [sample.title for sample in with_keywords]
+    held = matcher.find_held(requested, titles)
+    for count in (None, *sorted(set(map(len, requested)))):
+        rows = [row for row in held if count in (None, len(row))]
+        yield mean_figure("keyword_hits", list(map(np.mean, rows)), seed=seed, keywords=count)
+        yield mean_figure("all_keywords_held", list(map(all, rows)), seed=seed, keywords=count)
+    if len(with_keywords) > 1:
+        # The prompts are in random order, so the next title is one for a random other prompt.
+        by_chance = matcher.find_held(requested, titles[1:] + titles[:1])
         yield mean_figure("keyword_hits_by_chance", list(map(np.mean, by_chance)), seed=seed)
 
 
 def novelty_figures(titles: Sequence[str], index: TitleIndex, threshold: float, seed: int) -> list[Figure]:
-    """What share of the titles is a copy of one that the run has learned from, or nearly."""
+    """Return the shares of titles that copy a title the run was trained on, nearly copy one, and are novel."""
     kinds = [match and match.kind for match in index.find_copies(titles, threshold)]
     shares = {"copies": "exact", "near_copies": "near", "novel": None}
     return [mean_figure(name, [kind == wanted for kind in kinds], seed=seed) for name, wanted in shares.items()]
 
 
 def safety_figures(titles: Sequence[str], real: Sequence[str], is_safe: Filter, seed: int) -> Iterator[Figure]:
-    """What share of the titles a word list hits, as `generate --sfw` would leave them out."""
-    for some, of in ((titles, statistics.GENERATED), (real, HELD_OUT)):
-        found = is_safe([Candidate(Record(title=title), Prompt()) for title in some])
-        yield mean_figure("unsafe", [fault is not None for fault in found], seed=seed, of=of)
+    """Yield the share of generated and of held-out titles that `generate --sfw` would refuse for a word."""
+    for group, of in ((titles, statistics.GENERATED), (real, HELD_OUT)):
+        faults = is_safe([Candidate(Record(title=title), Prompt()) for title in group])
+        yield mean_figure("unsafe", [fault is not None for fault in faults], seed=seed, of=of)
 
 
 def variety_figures(titles: Sequence[str], real: Sequence[str]) -> Iterator[Figure]:
-    """Duplicates; distinct words and pairs of words, which fall with the number of titles, so it is one for both."""
+    """Yield the share of duplicates, and the shares of distinct words and of distinct pairs of words.
+
+    Distinct shares fall as the number of titles grows, so they are measured on as many generated as held-out titles.
+    """
     yield Figure("duplicates", statistics.duplicate_share(titles), len(titles))
     number = min(len(titles), len(real))
     for n in (1, 2):
@@ -97,7 +105,7 @@ def variety_figures(titles: Sequence[str], real: Sequence[str]) -> Iterator[Figu
 
 
 def length_figures(titles: Sequence[str], real: Sequence[str], seed: int) -> Iterator[Figure]:
-    """The lengths in words, and how far their distribution is from that of held-out titles."""
+    """Yield mean and percentiles of the words per title, and the distance between both groups' distributions."""
     counts = {statistics.GENERATED: statistics.word_counts(titles), HELD_OUT: statistics.word_counts(real)}
     for of, words in counts.items():
         yield mean_figure("words", words, seed=seed, of=of)
@@ -107,7 +115,10 @@ def length_figures(titles: Sequence[str], real: Sequence[str], seed: int) -> Ite
 
 
 def all_title_figures(samples: Sequence[Sample], real: Sequence[str], checks: TitleChecks, seed: int) -> list[Figure]:
-    """All of them; the titles among the samples must be one or more, and so must the real ones."""
+    """Return all figures of this module.
+
+    At least one sample must be a whole title, and there must be at least one held-out title in `real`.
+    """
     whole = [sample for sample in samples if sample.fault is None]
     titles = [sample.title for sample in whole]
     return [

@@ -1,1 +1,1 @@
-"""Posts to titles: one query, run by DuckDB on local files or by BigQuery."""
+"""Turns Reddit posts into a file of titles, by one SQL query that DuckDB or BigQuery runs."""

@@ -1,4 +1,4 @@
-"""What every source of posts can do: BigQuery, and files read by DuckDB."""
+"""The interface of a source of posts, which BigQueryPosts and LocalPosts (files read by DuckDB) implement."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -7,29 +7,29 @@ from typing import Any, Protocol, Self
 
 
 class Posts(Protocol):
-    """A source of posts, in a `with` block."""
+    """A source of posts, to be used in a `with` block."""
 
     @property
     def table(self) -> str:
-        """What sql/titles.sql is to read."""
+        """The name of the table that sql/titles.sql reads, as PROJECT.DATASET.TABLE; it may end in a wildcard."""
 
     @property
     def columns(self) -> Collection[str]:
-        """The columns that it has; the others are NULL."""
+        """The columns that the posts have; the query takes all others as NULL."""
 
     @property
     def inputs(self) -> Sequence[Path]:
-        """Files to name, with their hashes, in the sidecar."""
+        """The files that the sidecar lists with their hashes."""
 
     @property
     def counts_rules(self) -> bool:
-        """Whether one more query, for what each rule leaves out, costs nothing."""
+        """Whether a further query, which counts the posts that each rule leaves out, is free."""
 
     def run(self, sql: str, parameters: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
-        """The rows of one SELECT in BigQuery Standard SQL."""
+        """Yield the rows of one SELECT in BigQuery Standard SQL; `parameters` are the values of its @names."""
 
     def facts(self) -> dict[str, Any]:
-        """What a sidecar tells of the source."""
+        """Return what the sidecar records about the source, as values that JSON can hold."""
 
     def __enter__(self) -> Self: ...
 

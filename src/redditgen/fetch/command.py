@@ -1,4 +1,4 @@
-"""fetch: posts in, a file of the best titles of the top subreddits out."""
+"""The command fetch: reads posts and writes a file with the best titles of the top subreddits."""
 
 import dataclasses
 import logging
@@ -24,12 +24,15 @@ from redditgen.settings import FetchSettings
 
 _log = logging.getLogger(__name__)
 
-_EXAMPLE = 100  # characters
+_EXAMPLE_LENGTH = 100  # characters
 
 
 @dataclasses.dataclass(frozen=True)
 class FetchCounts:
-    """What came out, and of how many posts; `left_out` by each rule. Posts are not counted where that would cost."""
+    """How many titles and subreddits were written, of how many posts, and how many posts each rule left out.
+
+    `posts` is None and `left_out` empty where counting them would cost money, or the query is the user's own.
+    """
 
     titles: int
     subreddits: int
@@ -38,166 +41,178 @@ class FetchCounts:
 
 
 def fetch(settings: FetchSettings) -> FetchCounts:
-    """Write `settings.out` and its sidecar; raises a RedditgenError, and writes nothing, if no title is left."""
-    with _own_errors(), signals_raise_keyboard_interrupt():
+    """Write the titles to `settings.out`, and its sidecar; with --dry-run, only log what the query would cost.
+
+    Raises a RedditgenError, and writes nothing, where a source can't be read or no title is left.
+    """
+    with _map_errors(), signals_raise_keyboard_interrupt():
         titles_file.check_titles_file(settings.out)
-        if settings.skip_existing and (before := _made_before(settings)):
-            return FetchCounts(**before["counts"])
+        if settings.skip_existing and (sidecar := _find_up_to_date(settings)):
+            return FetchCounts(**sidecar["counts"])
         with nullcontext() if settings.dry_run else locked_output(settings.out):
             refuse_existing(settings.out, settings.overwrite or settings.dry_run)
             with sources.open_posts(settings) as posts:
                 _refuse_own_output(posts.inputs, settings.out)
-                asked = _own(settings) if settings.sql else _titles(settings, posts)
-                if _is_estimated(posts, asked, settings):
+                select = _read_user_query(settings) if settings.sql else _titles_query(settings, posts)
+                if _estimate_if_dry_run(posts, select, settings):
                     return FetchCounts(titles=0, subreddits=0)
-                counts = _make(settings, asked, posts)
-    _log.info("%s: %s", settings.out, _told(counts, settings))
+                counts = _write_output(settings, select, posts)
+    _log.info("%s: %s", settings.out, _summary(counts, settings))
     return counts
 
 
 def review(settings: FetchSettings) -> Iterator[str]:
-    """Lines of a table: how many titles of each subreddit the word list hits, and one of them with the words masked."""
-    with _own_errors(), signals_raise_keyboard_interrupt(), sources.open_posts(settings) as posts:
-        asked = query.review_query(settings, posts.table, posts.columns)
-        if _is_estimated(posts, asked, settings):
+    """Yield the lines of a table: per subreddit, how many titles the word list hits, and one of them with words masked.
+
+    With --dry-run, only logs what the query would cost. Raises a RedditgenError where a source can't be read.
+    """
+    with _map_errors(), signals_raise_keyboard_interrupt(), sources.open_posts(settings) as posts:
+        select = query.review_query(settings, posts.table, posts.columns)
+        if _estimate_if_dry_run(posts, select, settings):
             return
         heading = f"{'subreddit':<22}{'hits':>7}{'titles':>9}{'share':>7}  example"
-        for subreddit, hits, titles, example in posts.run(asked.sql, asked.parameters):
+        for subreddit, hits, titles, example in posts.run(select.sql, select.parameters):
             if heading:
                 yield heading
                 heading = ""
-            shortened = textwrap.shorten(example, _EXAMPLE, placeholder=" ...")
+            shortened = textwrap.shorten(example, _EXAMPLE_LENGTH, placeholder=" ...")
             yield f"{subreddit:<22}{hits:>7}{titles:>9}{hits / titles:>7.0%}  {shortened}"
         if heading:
-            _tell_of_no_hits(settings, posts)
+            _report_no_hits(settings, posts)
 
 
 @contextmanager
-def _own_errors() -> Iterator[None]:
-    """What no source has an error of its own for."""
+def _map_errors() -> Iterator[None]:
+    """Turn Ctrl-C, and system errors that no source maps itself, into redditgen's errors."""
     try:
         yield
     except KeyboardInterrupt as error:
         raise Interrupted("fetch interrupted; nothing was written") from error
     except OSError as error:
-        where = error.filename or "fetch"
-        raise InputError(f"{where}: {error.strerror or error}; check the path and who may use it") from error
+        path = error.filename or "fetch"
+        raise InputError(f"{path}: {error.strerror or error}; check the path and who may use it") from error
 
 
-def _is_estimated(posts: Posts, asked: Query, settings: FetchSettings) -> bool:
-    """Whether --dry-run is all that is to be done, which it then is."""
+def _estimate_if_dry_run(posts: Posts, select: Query, settings: FetchSettings) -> bool:
+    """With --dry-run on BigQuery, log what the query would cost and return True."""
     if not (isinstance(posts, BigQueryPosts) and settings.dry_run):
         return False
-    posts.estimate(asked.sql, asked.parameters)
+    posts.estimate(select.sql, select.parameters)
     return True
 
 
-def _tell_of_no_hits(settings: FetchSettings, posts: Posts) -> None:
-    if posts.counts_rules and not _of_rules(settings, posts)["posts"]:
-        raise InputError(_no_posts(settings))
-    _log.info("%s: no title has a word of the list", _where(settings))
+def _report_no_hits(settings: FetchSettings, posts: Posts) -> None:
+    if posts.counts_rules and not _count_by_rule(settings, posts)["posts"]:
+        raise InputError(_no_posts_message(settings))
+    _log.info("%s: no title has a word of the list", _source_names(settings))
 
 
-def _make(settings: FetchSettings, asked: Query, posts: Posts) -> FetchCounts:
+def _write_output(settings: FetchSettings, select: Query, posts: Posts) -> FetchCounts:
     with atomic_write(settings.out) as temporary:
-        counts = _write(temporary, settings, asked, posts)
-        # Before the file has its name, so that an interruption leaves neither.
+        counts = _write_rows(temporary, settings, select, posts)
+        # Written before the titles file has its name, so that no titles file lacks a sidecar.
         write_sidecar(
             settings.out,
-            _without_names(settings),
+            _without_secrets(settings),
             inputs=posts.inputs,
             written=temporary,
             source=sources.source_facts(posts),
-            sql=asked.sql,
-            parameters=asked.parameters,
+            sql=select.sql,
+            parameters=select.parameters,
             counts=dataclasses.asdict(counts),
         )
     return counts
 
 
-def _made_before(settings: FetchSettings) -> dict[str, Any] | None:
-    """What the sidecar says, if the output was made of the same; what comes over a network is taken for the same."""
+def _find_up_to_date(settings: FetchSettings) -> dict[str, Any] | None:
+    """Return the sidecar of an existing output with the same settings and inputs, or None.
+
+    Posts that come over a network are assumed not to have changed.
+    """
     if not settings.out.exists():
         return None
     inputs = sources.open_posts(settings).inputs if settings.source[0] not in sources.REMOTE_SOURCES else ()
     ignoring = (*IGNORED_SETTINGS, "max_bytes", *(("cache",) if settings.source[0] in sources.REMOTE_SOURCES else ()))
-    return find_up_to_date(settings.out, _without_names(settings), inputs=inputs, ignoring=ignoring)
+    return find_up_to_date(settings.out, _without_secrets(settings), inputs=inputs, ignoring=ignoring)
 
 
-def _without_names(settings: FetchSettings) -> FetchSettings:
-    """Settings to write down: a project's name may be a person's, and an address may hold a password."""
+def _without_secrets(settings: FetchSettings) -> FetchSettings:
+    """Return the settings for the sidecar.
+
+    They lack the project, whose name may be a person's, and the parts of `base_url` that may hold a password.
+    """
     return dataclasses.replace(settings, project=None, base_url=redact_url(settings.base_url))
 
 
-def _titles(settings: FetchSettings, posts: Posts) -> Query:
+def _titles_query(settings: FetchSettings, posts: Posts) -> Query:
     absent = [name for name in query.parse_columns(settings.columns) if name not in posts.columns]
     if absent:
-        there = ", ".join(name for name in COLUMN_TYPES if name in posts.columns)
-        raise InputError(f"--columns: {_where(settings)} has no column {absent[0]}; there are {there}")
+        available = ", ".join(name for name in COLUMN_TYPES if name in posts.columns)
+        raise InputError(f"--columns: {_source_names(settings)} has no column {absent[0]}; there are {available}")
     return query.titles_query(settings, posts.table, posts.columns)
 
 
-def _own(settings: FetchSettings) -> Query:
+def _read_user_query(settings: FetchSettings) -> Query:
     assert settings.sql is not None
-    asked, open_orders = user_query.read_user_query(settings.sql, settings)
-    if open_orders:
+    select, orders_with_ties = user_query.read_user_query(settings.sql, settings)
+    if orders_with_ties:
         _log.warning(
             "%s: ties are open in: %s; other titles may come each time, unless the last key is unique, as id is",
             settings.sql,
-            "; ".join(open_orders),
+            "; ".join(orders_with_ties),
         )
-    return asked
+    return select
 
 
-def _write(path: Path, settings: FetchSettings, asked: Query, posts: Posts) -> FetchCounts:
-    rows = posts.run(asked.sql, asked.parameters)
-    subreddits, titles = titles_file.write_titles(path, settings.out.suffix, asked.columns, rows)
+def _write_rows(path: Path, settings: FetchSettings, select: Query, posts: Posts) -> FetchCounts:
+    rows = posts.run(select.sql, select.parameters)
+    subreddits, titles = titles_file.write_titles(path, settings.out.suffix, select.columns, rows)
     counts = FetchCounts(titles, subreddits)
     if posts.counts_rules and not settings.sql:
-        counts = dataclasses.replace(counts, **_of_rules(settings, posts))
+        counts = dataclasses.replace(counts, **_count_by_rule(settings, posts))
         if counts.posts:
-            _log.info("%s", _left_out(counts))
+            _log.info("%s", _left_out_text(counts))
     if not titles:
-        raise InputError(_nothing_left(counts, settings))
+        raise InputError(_no_titles_message(counts, settings))
     return counts
 
 
-def _of_rules(settings: FetchSettings, posts: Posts) -> dict[str, Any]:
-    asked = query.counts_query(settings, posts.table, posts.columns)
-    by_rule = dict(posts.run(asked.sql, asked.parameters))
+def _count_by_rule(settings: FetchSettings, posts: Posts) -> dict[str, Any]:
+    select = query.counts_query(settings, posts.table, posts.columns)
+    by_rule = dict(posts.run(select.sql, select.parameters))
     left_out = {rule: by_rule.get(rule, 0) for rule in query.RULES}
-    # Duplicates are among those that are kept.
+    # The posts of the rule "duplicate" are also counted as kept.
     return {"posts": sum(by_rule.values()) - by_rule.get("duplicate", 0), "left_out": left_out}
 
 
-def _left_out(counts: FetchCounts) -> str:
+def _left_out_text(counts: FetchCounts) -> str:
     parts = [f"{count} {rule}" for rule, count in counts.left_out.items() if count]
     return f"of {counts.posts} posts left out: {', '.join(parts) or 'none'}"
 
 
-def _told(counts: FetchCounts, settings: FetchSettings) -> str:
+def _summary(counts: FetchCounts, settings: FetchSettings) -> str:
     if settings.sql and not counts.subreddits:
         return f"{counts.titles} rows"
     return f"{counts.titles} titles from {counts.subreddits} subreddits"
 
 
-def _nothing_left(counts: FetchCounts, settings: FetchSettings) -> str:
-    where = _where(settings)
+def _no_titles_message(counts: FetchCounts, settings: FetchSettings) -> str:
+    source = _source_names(settings)
     if settings.sql:
-        return f"{settings.sql}: the query gives no rows from {where}"
+        return f"{settings.sql}: the query gives no rows from {source}"
     if counts.posts == 0:
-        return _no_posts(settings)
+        return _no_posts_message(settings)
     return (
-        f"{where}: no title left; {_left_out(counts) if counts.left_out else 'the rules leave out all posts'}; "
+        f"{source}: no title left; {_left_out_text(counts) if counts.left_out else 'the rules leave out all posts'}; "
         f"lower --min-score (now {settings.min_score}) or --min-length, or see what --block and --sfw leave out"
     )
 
 
-def _no_posts(settings: FetchSettings) -> str:
-    return f"{_where(settings)}: no posts in it; give another source with --from"
+def _no_posts_message(settings: FetchSettings) -> str:
+    return f"{_source_names(settings)}: no posts in it; give another source with --from"
 
 
-def _where(settings: FetchSettings) -> str:
+def _source_names(settings: FetchSettings) -> str:
     return ", ".join(settings.source)
 
 

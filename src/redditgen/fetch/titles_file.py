@@ -1,4 +1,4 @@
-"""The file of titles: CSV as the report's, or NDJSON or Parquet, by the suffix of its name."""
+"""Writes the file of titles: as CSV in the report's form, NDJSON or Parquet, by the suffix of its name."""
 
 import csv
 import itertools
@@ -24,30 +24,31 @@ Row = tuple[Any, ...]
 
 
 def check_titles_file(path: Path) -> None:
-    """Raise UsageError unless a file of this name can be written, InputError where it is seen that none can be."""
+    """Raise UsageError where the suffix is of no known format, InputError where `path` can't be written to."""
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(
             f"{path}: unknown kind of file; --out must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
         )
-    refuse_unwritable(path)  # before a source is paid for or takes hours
+    refuse_unwritable(path)  # before a query that costs money or takes hours
 
 
 def write_titles(path: Path, suffix: str, columns: Sequence[str], rows: Iterable[Row]) -> tuple[int, int]:
-    """Write `path` in the form that `suffix` names; how many subreddits there are in the rows, and how many rows.
+    """Write the rows to `path`; return the number of different subreddits in them and the number of rows.
 
-    Raises InputError where a column's values go into no column of a Parquet file.
+    `suffix`, one of SUFFIXES, names the format, since `path` can be a temporary one. Without a column `subreddit` the
+    first number is 0. Raises InputError where a column has values of several types, which Parquet can't hold.
     """
-    opened = {".csv": _csv, ".parquet": _parquet}.get(suffix.lower(), _ndjson)
-    place = columns.index("subreddit") if "subreddit" in columns else None
+    open_writer = {".csv": _csv_writer, ".parquet": _parquet_writer}.get(suffix.lower(), _ndjson_writer)
+    subreddit_index = columns.index("subreddit") if "subreddit" in columns else None
     subreddits: set[Any] = set()
     count = 0
     remaining = iter(rows)
-    with opened(path, columns) as write_rows:
+    with open_writer(path, columns) as write_rows:
         while batch := list(itertools.islice(remaining, _ROWS_AT_ONCE)):
             write_rows(batch)
             count += len(batch)
-            if place is not None:
-                subreddits.update(row[place] for row in batch)
+            if subreddit_index is not None:
+                subreddits.update(row[subreddit_index] for row in batch)
     return len(subreddits), count
 
 
@@ -55,7 +56,7 @@ WriteRows = Callable[[list[Row]], object]
 
 
 @contextmanager
-def _csv(path: Path, columns: Sequence[str]) -> Iterator[WriteRows]:
+def _csv_writer(path: Path, columns: Sequence[str]) -> Iterator[WriteRows]:
     with path.open("w", encoding="utf8", newline="") as file:
         table = csv.writer(CsvFile(file), lineterminator="\r\n")
         table.writerow(columns)
@@ -65,7 +66,7 @@ def _csv(path: Path, columns: Sequence[str]) -> Iterator[WriteRows]:
 
 
 @contextmanager
-def _ndjson(path: Path, columns: Sequence[str]) -> Iterator[WriteRows]:
+def _ndjson_writer(path: Path, columns: Sequence[str]) -> Iterator[WriteRows]:
     with path.open("w", encoding="utf8", newline="\n") as file:
 
         def write_rows(rows: list[Row]) -> None:
@@ -77,8 +78,12 @@ def _ndjson(path: Path, columns: Sequence[str]) -> Iterator[WriteRows]:
 
 
 @contextmanager
-def _parquet(path: Path, columns: Sequence[str]) -> Iterator[WriteRows]:
-    """The first rows say the columns' types; where they are all None, it is the type of the posts' own column."""
+def _parquet_writer(path: Path, columns: Sequence[str]) -> Iterator[WriteRows]:
+    """Yield a function that writes rows to a Parquet file.
+
+    The first batch of rows determines the columns' types. A column that holds only None in it gets the type that
+    COLUMN_TYPES states for its name, or string.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -88,8 +93,8 @@ def _parquet(path: Path, columns: Sequence[str]) -> Iterator[WriteRows]:
         def write_rows(rows: list[Row]) -> None:
             nonlocal writer
             schema = writer.schema if writer else None
-            cells = zip(*rows, strict=True)
-            arrays = [_array(name, values, schema) for name, values in zip(columns, cells, strict=True)]
+            values = zip(*rows, strict=True)
+            arrays = [_arrow_array(name, column, schema) for name, column in zip(columns, values, strict=True)]
             batch = pa.record_batch(arrays, names=list(columns))
             writer = writer or files.enter_context(pq.ParquetWriter(path, batch.schema, compression="zstd"))
             writer.write_batch(batch)
@@ -97,7 +102,7 @@ def _parquet(path: Path, columns: Sequence[str]) -> Iterator[WriteRows]:
         yield write_rows
 
 
-def _array(name: str, values: Sequence[Any], schema: "pa.Schema | None") -> "pa.Array":
+def _arrow_array(name: str, values: Sequence[Any], schema: "pa.Schema | None") -> "pa.Array":
     import pyarrow as pa
 
     try:

@@ -1,1 +1,1 @@
-"""Files that appear complete or not at all: atomic writes, sidecars, resumable outputs, locks, tables."""
+"""Reading and writing files: atomic writes, sidecars, resumable outputs, locks, tables, untrusted files."""

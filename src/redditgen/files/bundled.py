@@ -1,6 +1,6 @@
-"""Finds what ships with redditgen: the SQL, the mini model, the sample posts.
+"""Finds the files that ship with redditgen: SQL queries, word lists, the mini model, sample posts.
 
-In an installed wheel these lie inside the package; in a checkout, at the repository's top.
+In an installed wheel they are inside the package; in a checkout, at the top of the repository.
 """
 
 from pathlib import Path
@@ -10,6 +10,6 @@ _CHECKOUT = _PACKAGE.parents[1]
 
 
 def path(name: str) -> Path:
-    """Where a file or folder such as `sql/titles.sql` lies; the path need not exist."""
+    """Return the path of a bundled file or folder such as `sql/titles.sql`, whether or not it exists."""
     installed = _PACKAGE / "bundled" / name
     return installed if installed.exists() else _CHECKOUT / name

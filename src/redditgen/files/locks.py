@@ -1,4 +1,8 @@
-"""One process at a time on a folder, by a lock that the system lets go when its holder ends, however that happens."""
+"""Locks on folders, so that only one process at a time writes to them.
+
+The locks are those of flock(2): the system releases a lock when the process that holds it ends, for whatever reason.
+Windows has no such locks.
+"""
 
 import logging
 import os
@@ -10,16 +14,17 @@ from pathlib import Path
 from redditgen.errors import RedditgenError
 from redditgen.files.atomic import write_errors
 
-_LOCKS = Path("/proc/locks")
+_LOCKS = Path("/proc/locks")  # Linux's list of locks with the processes that hold them
 
 _log = logging.getLogger(__name__)
 
 
 @contextmanager
 def exclusive_lock(folder: Path, doing: str, *, wait: bool = False) -> Iterator[None]:
-    """Keep other processes of redditgen out of an existing folder, or wait until they are out.
+    """Hold the lock of an existing folder during the block.
 
-    Raises RedditgenError, which says what the other is `doing`, where it is not to wait. Windows has no such lock.
+    If another process of redditgen holds it, waits for it where `wait` is true, or else raises RedditgenError. `doing`
+    says for messages what that process does, for example "importing to it". Locks nothing on Windows.
     """
     try:
         import fcntl
@@ -29,19 +34,19 @@ def exclusive_lock(folder: Path, doing: str, *, wait: bool = False) -> Iterator[
     try:
         lock = os.open(folder, os.O_RDONLY)
     except FileNotFoundError as error:
-        raise _held(folder, "another redditgen", doing) from error
+        raise _locked_error(folder, "another redditgen", doing) from error
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             if not wait:
-                raise _held(folder, _holder(lock), doing) from error
-            _log.info("%s: %s is %s; waiting until it is done", folder, _holder(lock), doing)
+                raise _locked_error(folder, _describe_holder(lock), doing) from error
+            _log.info("%s: %s is %s; waiting until it is done", folder, _describe_holder(lock), doing)
             fcntl.flock(lock, fcntl.LOCK_EX)
         except OSError:
             _log.info("%s: can't be locked; let only one redditgen write to it at a time", folder)
-        if not _is_of(lock, folder):  # deleted by a holder that was about to end
-            raise _held(folder, "another redditgen", doing)
+        if not _is_at_path(lock, folder):  # deleted by its former holder before the lock was acquired
+            raise _locked_error(folder, "another redditgen", doing)
         yield
     finally:
         os.close(lock)
@@ -49,12 +54,13 @@ def exclusive_lock(folder: Path, doing: str, *, wait: bool = False) -> Iterator[
 
 @contextmanager
 def locked_output(output: Path) -> Iterator[Path]:
-    """Keep other processes off an output, by the lock of a folder beside it, which the block is given.
+    """Lock an output during the block, by the lock of a folder next to it; yields that folder.
 
-    The folder is made, as are those above it, and those of them that are empty at the end go again.
+    Creates the folder and its parents. At the end, those that were created and are empty are deleted. Raises
+    RedditgenError where another process is writing the output, InputError where the folder can't be created.
     """
-    folder = _beside(output)
-    missing = [place for place in folder.parents if not place.exists()]
+    folder = _lock_folder(output)
+    missing = [parent for parent in folder.parents if not parent.exists()]
     with write_errors(output):
         folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -68,13 +74,13 @@ def locked_output(output: Path) -> Iterator[Path]:
 
 
 def delete_leftover_folder(output: Path) -> None:
-    """Delete the folder beside an output that is whole, if its process was killed before it could."""
-    folder = _beside(output)
+    """Delete the lock folder of a complete output, which a process that was killed may have left; ignores errors."""
+    folder = _lock_folder(output)
     with suppress(OSError, RedditgenError), exclusive_lock(folder, f"writing {output}"):
         shutil.rmtree(folder)
 
 
-def _beside(output: Path) -> Path:
+def _lock_folder(output: Path) -> Path:
     return output.with_name(f".{output.name}.partial")
 
 
@@ -84,27 +90,30 @@ def _delete_empty(*folders: Path) -> None:
             folder.rmdir()
 
 
-def _is_of(lock: int, folder: Path) -> bool:
+def _is_at_path(lock: int, folder: Path) -> bool:
+    """Return whether an open folder is still the one at this path."""
     try:
         return os.path.samestat(os.fstat(lock), folder.stat())
     except FileNotFoundError:
         return False
 
 
-def _held(folder: Path, holder: str, doing: str) -> RedditgenError:
+def _locked_error(folder: Path, holder: str, doing: str) -> RedditgenError:
     return RedditgenError(f"{folder}: {holder} is {doing}; wait until it ends")
 
 
-def _holder(lock: int) -> str:
-    """Who holds the lock of an open folder, with the number of the process where the system tells, as Linux does.
+def _describe_holder(lock: int) -> str:
+    """Return a name for the holder of an open folder's lock, with its process number where Linux's /proc/locks has it.
 
-    /proc/locks, proc(5):  1: FLOCK  ADVISORY  WRITE 4711 08:01:131 0 EOF
+    A line of /proc/locks (proc(5)), with process number and device:device:inode:
+
+        1: FLOCK  ADVISORY  WRITE 4711 08:01:131 0 EOF
     """
-    opened = os.fstat(lock)
-    place = f"{os.major(opened.st_dev):02x}:{os.minor(opened.st_dev):02x}:{opened.st_ino}"
+    status = os.fstat(lock)
+    inode = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     try:
-        held = [line.split() for line in _LOCKS.read_text(encoding="utf8").splitlines()]
+        locks = [line.split() for line in _LOCKS.read_text(encoding="utf8").splitlines()]
     except OSError:
-        held = []
-    holders = [words[4] for words in held if words[1] == "FLOCK" and words[5] == place and words[4] != "-1"]
+        locks = []
+    holders = [words[4] for words in locks if words[1] == "FLOCK" and words[5] == inode and words[4] != "-1"]
     return f"another redditgen (process {holders[0]})" if holders else "another redditgen"

@@ -1,7 +1,9 @@
-"""Outputs written step by step, which the same command goes on with after it was killed.
+"""Resumable outputs: written in steps, so that the same command continues them after it was killed.
 
-Until they are whole, the files lie in a folder beside the first of them, with a state that says of what they are made
-and how long each was at the end of the last step. Whatever is behind that, a kill cut off in the middle.
+Until they are complete, the files are in a folder next to the first output, `.NAME.partial`, under numbers instead of
+names. The file `state.json` there records the fingerprint of the inputs and settings, and the size of each file at the
+end of the last step. A process that resumes truncates each file to that size, since a kill may have cut off what
+follows. When all are complete, the files are renamed to the outputs, the first output last.
 """
 
 import contextlib
@@ -20,13 +22,13 @@ from redditgen.errors import InputError, OutputExists
 from redditgen.files import locks
 from redditgen.files.atomic import file_sha256, refuse_existing, sync_to_disk, write_errors
 
-_STATE = "state.json"
+_STATE_FILE = "state.json"
 
 _log = logging.getLogger(__name__)
 
 
 class _State(TypedDict):
-    """What stands in the state's file; `facts` and `sizes`, in bytes, are those at the end of the last step."""
+    """The content of the state file; `facts` and `sizes`, in bytes, are those at the end of the last step."""
 
     made_of: Mapping[str, Any]
     steps: int
@@ -36,7 +38,7 @@ class _State(TypedDict):
 
 
 class ResumableOutput:
-    """The files of a `partial` block; `steps` and `facts` are those of the last whole step."""
+    """The files of a `resumable_output` block, with the state at the end of the last complete step."""
 
     def __init__(self, folder: Path, files: Sequence[BinaryIO], state: _State) -> None:
         self._folder = folder
@@ -45,27 +47,32 @@ class ResumableOutput:
 
     @property
     def is_complete(self) -> bool:
-        """Whether an earlier process wrote everything, and was killed before the files had their names."""
+        """Whether an earlier process wrote everything and was killed before all files were renamed to the outputs."""
         return self._state["whole"]
 
     @property
     def steps(self) -> int:
+        """How many steps are complete."""
         return self._state["steps"]
 
     @property
     def facts(self) -> dict[str, Any]:
+        """The facts that the last complete step saved; empty before the first step."""
         return self._state["facts"]
 
     def path(self, number: int) -> Path:
-        """Where the file of a number lies until it has its name."""
+        """Return the path of a file until it is renamed to its output; `number` counts from 0."""
         return self._folder / str(number)
 
     def read(self, number: int) -> str:
-        """What the steps so far wrote to the file of a number."""
+        """Return the text that the complete steps wrote to a file."""
         return (self._folder / str(number)).read_text(encoding="utf8")
 
     def write_step(self, texts: Iterable[tuple[int, str]], facts: Mapping[str, Any]) -> None:
-        """Write texts, each to the file of its number; they and `facts` are then there after whatever happens."""
+        """Append texts, given as (file number, text), to the files, and save them with `facts` as one step.
+
+        When this returns, the step is on the disk and survives a kill or a power cut.
+        """
         for number, text in texts:
             self._files[number].write(text.encode("utf8"))
         for number, file in enumerate(self._files):
@@ -76,7 +83,7 @@ class ResumableOutput:
         _write_state(self._folder, self._state)
 
     def finish(self, facts: Mapping[str, Any]) -> None:
-        """Say that nothing more comes."""
+        """Record that the files are complete."""
         self._state |= {"facts": dict(facts), "whole": True}
         _write_state(self._folder, self._state)
 
@@ -85,13 +92,14 @@ class ResumableOutput:
 def resumable_output(
     outputs: Sequence[Path], made_of: Mapping[str, Any], *, overwrite: bool, extra_files: int = 0
 ) -> Iterator[ResumableOutput]:
-    """Files that become `outputs` when they are finished; what an earlier process wrote of the same is gone on with.
+    """Yield files that are renamed to `outputs` when the block ends.
 
-    Behind them come `asides`, files for going on alone, which are deleted then.
+    `made_of` is everything that the outputs depend on, as `fingerprint` returns it. If an earlier process left files
+    with the same fingerprint, they are continued; files with another fingerprint are deleted. `extra_files` is the
+    number of files, after those of the outputs, that hold data only for resuming; they are deleted at the end.
 
-    `made_of` is what the outputs depend on, as the function of that name gives it. An InputError in the block takes the
-    files away; after anything else they wait for the next try. Raises OutputExists, and RedditgenError where another
-    process is at it.
+    An InputError in the block deletes the files; after any other error they are kept for the next call. Raises
+    OutputExists where an output exists and `overwrite` is false, RedditgenError where another process writes it.
     """
     made_of = json.loads(json.dumps(made_of, default=str))
     with write_errors(outputs[0]), locks.locked_output(outputs[0]) as folder:
@@ -102,23 +110,29 @@ def resumable_output(
                 refuse_existing(path, overwrite or state["whole"])
             with ExitStack() as files:
                 numbers = () if state["whole"] else range(len(outputs) + extra_files)
-                yield ResumableOutput(folder, [_opened(files, folder, number, state) for number in numbers], state)
-            _move(folder, outputs)
+                yield ResumableOutput(folder, [_open(files, folder, number, state) for number in numbers], state)
+            _rename_to_outputs(folder, outputs)
         except BaseException as error:
-            _leave(folder, outputs[0], error)
+            _keep_or_delete(folder, outputs[0], error)
             raise
 
 
 def fingerprint(settings: Any, files: Iterable[Path], *, ignoring: Collection[str], **facts: Any) -> dict[str, Any]:
-    """What outputs depend on: settings (a dataclass) but for some, what is in files, facts, and this version."""
-    asked = {name: value for name, value in dataclasses.asdict(settings).items() if name not in ignoring}
-    return {"redditgen": __version__, "settings": asked, "files": [file_sha256(path) for path in files], **facts}
+    """Return what outputs depend on: settings (a dataclass), the hashes of files, `facts`, and redditgen's version.
+
+    Leaves out the settings named in `ignoring`. Raises InputError where a file can't be read.
+    """
+    relevant = {name: value for name, value in dataclasses.asdict(settings).items() if name not in ignoring}
+    return {"redditgen": __version__, "settings": relevant, "files": [file_sha256(path) for path in files], **facts}
 
 
 def _read_state(folder: Path, made_of: Mapping[str, Any]) -> _State:
-    """That of an earlier process, if it made the same; else the folder is emptied."""
+    """Return the state of an earlier process with the same fingerprint.
+
+    If there is none, empties the folder and returns a new state.
+    """
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-        state: _State = json.loads((folder / _STATE).read_text(encoding="utf8"))
+        state: _State = json.loads((folder / _STATE_FILE).read_text(encoding="utf8"))
         if state["made_of"] == made_of:
             return state
     for path in folder.iterdir():
@@ -127,32 +141,34 @@ def _read_state(folder: Path, made_of: Mapping[str, Any]) -> _State:
 
 
 def _write_state(folder: Path, state: _State) -> None:
-    temporary = folder / f"{_STATE}.tmp"
+    temporary = folder / f"{_STATE_FILE}.tmp"
     temporary.write_text(json.dumps(state), encoding="utf8")
     sync_to_disk(temporary)
-    temporary.replace(folder / _STATE)
+    temporary.replace(folder / _STATE_FILE)
     sync_to_disk(folder)
 
 
-def _opened(files: ExitStack, folder: Path, number: int, state: _State) -> BinaryIO:
+def _open(files: ExitStack, folder: Path, number: int, state: _State) -> BinaryIO:
+    """Open a file for appending, truncated to its size at the end of the last step."""
     file = files.enter_context((folder / str(number)).open("ab"))
     file.truncate(state["sizes"][number] if state["sizes"] else 0)
     file.seek(0, os.SEEK_END)
     return file
 
 
-def _move(folder: Path, outputs: Sequence[Path]) -> None:
-    """The first output comes last: where it is, all are."""
+def _rename_to_outputs(folder: Path, outputs: Sequence[Path]) -> None:
+    """Rename the files to the outputs, the first output last: if it exists, all do. Deletes the folder."""
     for number, path in reversed(list(enumerate(outputs))):
-        with contextlib.suppress(FileNotFoundError):  # moved by a process that was killed at it
+        with contextlib.suppress(FileNotFoundError):  # an earlier process renamed it, and was killed then
             (folder / str(number)).replace(path)
     sync_to_disk(outputs[0].parent)
     shutil.rmtree(folder)
 
 
-def _leave(folder: Path, output: Path, error: BaseException) -> None:
-    is_begun = (folder / _STATE).exists() and (folder / "0").exists()  # which gets the last of the names
-    if isinstance(error, InputError) or not is_begun:
+def _keep_or_delete(folder: Path, output: Path, error: BaseException) -> None:
+    """Delete the files after an InputError or before the first step; or else log that they can be continued."""
+    has_steps = (folder / _STATE_FILE).exists() and (folder / "0").exists()  # file 0 is renamed last
+    if isinstance(error, InputError) or not has_steps:
         shutil.rmtree(folder, ignore_errors=True)
     elif not isinstance(error, OutputExists):
         _log.warning("%s: not whole yet; the same command goes on with it", output)

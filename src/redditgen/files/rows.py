@@ -1,4 +1,4 @@
-"""Rows in files: a text file opened for reading, and rows written as txt, CSV or JSONL by the name's suffix."""
+"""Writes rows as plain text, CSV or JSON lines, chosen by the suffix of the file's name: .txt, .csv or .jsonl."""
 
 import csv
 import io
@@ -25,10 +25,10 @@ def check_rows_file(path: Path, columns: Sequence[str]) -> None:
 
 
 def write_rows(path: Path, rows: Iterable[Row], columns: Sequence[str], *, suffix: str) -> int:
-    """Write `path` in the form that a suffix names; gives the number of rows. None is an empty cell."""
+    """Write rows to `path` in the format of `suffix`; return the number of rows. None is written as an empty cell."""
     count = 0
     with path.open("w", encoding="utf8", newline="") as file:
-        write = _writer(file, suffix.lower(), columns, delimiter="", has_header=True)
+        write = _row_writer(file, suffix.lower(), columns, delimiter="", has_header=True)
         for row in rows:
             write(row)
             count += 1
@@ -38,19 +38,24 @@ def write_rows(path: Path, rows: Iterable[Row], columns: Sequence[str], *, suffi
 def format_rows(
     rows: Iterable[Row], path: Path, columns: Sequence[str], *, delimiter: str = "", is_first: bool = True
 ) -> str:
-    """Rows as `write_rows` would write them to `path`; those behind others are not the `is_first` ones.
+    """Return rows as the text that `write_rows` would write to `path`.
 
-    With a `delimiter`, which stands behind each value of a .txt, line breaks inside values are kept.
+    `is_first` says that no rows come before these, so that a CSV needs its header. A `delimiter` is added after each
+    value of a .txt; line breaks in its values are then kept.
     """
     text = io.StringIO(newline="")
-    write = _writer(text, path.suffix.lower(), columns, delimiter, has_header=is_first)
+    write = _row_writer(text, path.suffix.lower(), columns, delimiter, has_header=is_first)
     for row in rows:
         write(row)
     return text.getvalue()
 
 
 class CsvFile:
-    """A file for csv.writer, which up to Python 3.12 quotes a line break in a cell only if it can also end a row."""
+    r"""A file for csv.writer that ends rows with \n.
+
+    Up to Python 3.12, csv.writer quotes only those line breaks in cells that are part of its line terminator. So it is
+    given \r\n as terminator, of which this class removes the \r.
+    """
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
@@ -59,9 +64,10 @@ class CsvFile:
         return self._file.write(row.removesuffix("\r\n") + "\n")
 
 
-def _writer(
+def _row_writer(
     file: TextIO, suffix: str, columns: Sequence[str], delimiter: str, *, has_header: bool
 ) -> Callable[[Row], object]:
+    """Return a function that writes a row to a file in the format of `suffix`; writes the header of a CSV."""
     if suffix == ".csv":
         table = csv.writer(CsvFile(file), lineterminator="\r\n")
         if has_header:
@@ -75,10 +81,11 @@ def _writer(
 
 
 def json_line(row: Row, columns: Sequence[str]) -> str:
+    """Return the columns of a row as a JSON object on one line, without the line break."""
     return json.dumps({column: row[column] for column in columns}, ensure_ascii=False)
 
 
 def fold_line_breaks(value: object) -> str:
-    """The value as text with each line break, of any kind, folded to a blank."""
+    """Return a value as one line of text, '' for None: its lines, apart from empty ones, joined by blanks."""
     text = "" if value is None else str(value)
     return " ".join(line for line in text.splitlines() if line)

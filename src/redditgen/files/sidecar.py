@@ -1,7 +1,8 @@
-"""Sidecars: beside each output what it was made of, by which `--skip-existing` knows it again.
+"""Sidecars: the file `<output>.meta.json` next to an output records the settings and inputs that it was written from.
 
-A sidecar is written before its output has its name, so that no output is without one. Until then it belongs to none,
-or to the output that is about to be replaced; so it holds the hash of its own.
+By its sidecar, `--skip-existing` recognizes an output that is up to date. A sidecar is written before its output is
+renamed to its final name, so that no output is ever without one. A kill between the two leaves the sidecar without an
+output, or with the older output that was to be replaced; so the sidecar also holds the SHA-256 of its own output.
 """
 
 import dataclasses
@@ -17,8 +18,8 @@ from redditgen.files import untrusted
 from redditgen.files.atomic import atomic_write, file_sha256
 from redditgen.files.locks import delete_leftover_folder
 
-_BYTES = 1 << 24  # of a sidecar
-IGNORED_SETTINGS = ("out", "overwrite", "skip_existing")  # settings that leave an output as it is
+_MAX_BYTES = 1 << 24  # the largest sidecar that is read
+IGNORED_SETTINGS = ("out", "overwrite", "skip_existing")  # settings that do not change an output's content
 
 _log = logging.getLogger(__name__)
 
@@ -30,25 +31,27 @@ def sidecar_path(path: Path) -> Path:
 def write_sidecar(
     path: Path, settings: Any, *, inputs: Iterable[Path], written: Path | None = None, **facts: Any
 ) -> None:
-    """Write `<path>.meta.json`: settings (a dataclass), the inputs' hashes, the version, and whatever else is known.
+    """Write the sidecar of an output: settings (a dataclass), the inputs' hashes, redditgen's version, and `facts`.
 
-    `written` is the file that the output is in until it has its name, or after that.
+    `written` is the file that holds the output's content now, whose hash is recorded: a temporary one or `path` itself.
+    Raises InputError where an input can't be read or the sidecar can't be written.
     """
     content = {
-        **_made_of(settings, inputs),
+        **_origin(settings, inputs),
         **({"sha256": file_sha256(written)} if written else {}),
         **facts,
     }
     with atomic_write(sidecar_path(path)) as temporary:
         text = json.dumps(content, indent=2, default=str, ensure_ascii=False) + "\n"
-        # A name that is no UTF-8 comes as halves of surrogate pairs, which JSON can hold as it escapes them.
+        # Python represents a file name that is not UTF-8 with lone surrogates. backslashreplace writes them as \udcXX,
+        # which are escapes of JSON too.
         temporary.write_text(text, encoding="utf8", errors="backslashreplace")
 
 
 def input_hashes(path: Path) -> dict[str, str]:
-    """Those of the inputs, by their names, that a sidecar tells; none where there is no sidecar."""
-    found: dict[str, str] = _read(path).get("inputs", {})
-    return found
+    """Return the hashes of the inputs, by file name, in the sidecar at `path`; empty where it can't be read."""
+    hashes: dict[str, str] = _read_sidecar(path).get("inputs", {})
+    return hashes
 
 
 def find_up_to_date(
@@ -61,24 +64,29 @@ def find_up_to_date(
     written: Path | None = None,
     sidecar: Path | None = None,
 ) -> dict[str, Any] | None:
-    """What the sidecar says of an output that is there, whole, and made of the same; None, said why, of any other.
+    """Return the content of an output's sidecar if the output exists and is up to date; or else None.
 
-    Settings of the names in `but` may differ, and `facts` of the sidecar may not. `written` and `sidecar` are the files
-    that are looked at where they are not `path` and the one beside it. What a kill left behind such an output goes.
+    An output is up to date if its sidecar has the same settings, apart from those named in `ignoring`, the same hashes
+    of inputs, the same `facts` and version of redditgen, and the output's own hash. Logs why an existing output is not.
+    `written` is the output's file where it is not `path`, `sidecar` the sidecar where it is not next to `path`. Deletes
+    the lock folder that a killed process may have left next to an output that is up to date.
+
+    Raises InputError where an input or the output can't be read.
     """
     written = written or path
     if not written.exists():
         return None
-    found = _read(sidecar or sidecar_path(path))
-    if difference := _difference(found, {**_made_of(settings, inputs), **facts}, settings, ignoring, written):
+    saved = _read_sidecar(sidecar or sidecar_path(path))
+    if difference := _first_difference(saved, {**_origin(settings, inputs), **facts}, settings, ignoring, written):
         _log.warning("%s: not skipped, since %s", path, difference)
         return None
     delete_leftover_folder(path)
     _log.info("%s: is there already, made of the same; skipped", path)
-    return found
+    return saved
 
 
-def _made_of(settings: Any, inputs: Iterable[Path]) -> dict[str, Any]:
+def _origin(settings: Any, inputs: Iterable[Path]) -> dict[str, Any]:
+    """Return the part of a sidecar that follows from settings and inputs."""
     return {
         "redditgen": __version__,
         "command": type(settings).__name__.removesuffix("Settings").lower(),
@@ -87,41 +95,43 @@ def _made_of(settings: Any, inputs: Iterable[Path]) -> dict[str, Any]:
     }
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read_sidecar(path: Path) -> dict[str, Any]:
+    """Return the content of a sidecar; {} where it is missing, broken or incomplete."""
     try:
-        found = untrusted.read_json(path, _BYTES)
+        saved = untrusted.read_json(path, _MAX_BYTES)
     except (OSError, ValueError):
         return {}
-    is_complete = isinstance(found, dict) and all(isinstance(found.get(name), dict) for name in ("settings", "inputs"))
-    return found if is_complete else {}
+    is_complete = isinstance(saved, dict) and all(isinstance(saved.get(name), dict) for name in ("settings", "inputs"))
+    return saved if is_complete else {}
 
 
-def _difference(
-    found: Mapping[str, Any], wanted: Mapping[str, Any], settings: Any, ignoring: Collection[str], written: Path
+def _first_difference(
+    saved: Mapping[str, Any], wanted: Mapping[str, Any], settings: Any, ignoring: Collection[str], written: Path
 ) -> str | None:
-    if not found:
+    """Return why an output is not up to date, as the end of a sentence; None if it is."""
+    if not saved:
         return "no sidecar says what it was made of"
-    if difference := next(_differences(found, json.loads(json.dumps(wanted, default=str)), settings, ignoring), None):
+    if difference := next(_differences(saved, json.loads(json.dumps(wanted, default=str)), settings, ignoring), None):
         return difference
-    is_the_same = "sha256" not in found or found["sha256"] == file_sha256(written)
-    return None if is_the_same else "it has changed since it was made"
+    is_unchanged = "sha256" not in saved or saved["sha256"] == file_sha256(written)
+    return None if is_unchanged else "it has changed since it was made"
 
 
 def _differences(
-    found: Mapping[str, Any], wanted: Mapping[str, Any], settings: Any, ignoring: Collection[str]
+    saved: Mapping[str, Any], wanted: Mapping[str, Any], settings: Any, ignoring: Collection[str]
 ) -> Iterator[str]:
-    """In what a sidecar differs from what is wanted, each as the end of a sentence."""
+    """Yield the differences between the content of a sidecar and the wanted one, each as the end of a sentence."""
     for field in dataclasses.fields(settings):
-        before, now = found["settings"].get(field.name), wanted["settings"][field.name]
+        before, now = saved["settings"].get(field.name), wanted["settings"][field.name]
         if field.name not in ignoring and before != now:
-            yield f"{field.metadata['flag']} was {_shown(before)} and is {_shown(now)}"
-    for name in found["inputs"] | wanted["inputs"]:
-        if found["inputs"].get(name) != wanted["inputs"].get(name):
+            yield f"{field.metadata['flag']} was {_format_json(before)} and is {_format_json(now)}"
+    for name in saved["inputs"] | wanted["inputs"]:
+        if saved["inputs"].get(name) != wanted["inputs"].get(name):
             yield f"{name} has changed"
     for name in wanted.keys() - {"command", "settings", "inputs"}:
-        if found.get(name) != wanted[name]:
-            yield f"{name} was {_shown(found.get(name))} and is {_shown(wanted[name])}"
+        if saved.get(name) != wanted[name]:
+            yield f"{name} was {_format_json(saved.get(name))} and is {_format_json(wanted[name])}"
 
 
-def _shown(value: Any) -> str:
+def _format_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)

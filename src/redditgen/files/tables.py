@@ -1,4 +1,4 @@
-"""Rows of a CSV, NDJSON or Parquet file as texts, one after another, whatever the size of the file."""
+"""Streams the rows of CSV, NDJSON and Parquet files as text. Memory does not grow with the size of the file."""
 
 import csv
 import itertools
@@ -16,30 +16,31 @@ from redditgen.files.text import open_text
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
-_FIELD_MAX = 1 << 24  # characters of a cell; behind a quote left open all the file is one
-_HEAD = 100  # lines of NDJSON in which each column must come once
-_ROWS_AT_ONCE = 4096
+_FIELD_MAX = 1 << 24  # characters of a cell; after an unclosed quote the rest of the file is one cell
+_HEAD_LINES = 100  # lines of NDJSON that are read for the names of the columns
+_ROWS_AT_ONCE = 4096  # rows of Parquet in memory
 
 
 class Table(Protocol):
-    """A file of rows; give them by the names of their columns."""
+    """An open file of rows with named columns."""
 
     @property
     def columns(self) -> Sequence[str]: ...
 
     def rows(self, names: Sequence[str]) -> Iterator[tuple[str, ...]]:
-        """The cells of these columns, row by row; what is absent or null is ''."""
+        """Yield for each row the cells of the named columns as text; a cell that is absent or null is ''."""
 
 
 @contextmanager
 def open_table(path: Path, *, made_by: str) -> Iterator[Table]:
     """Open a file by its suffix: .parquet, .ndjson (.jsonl, .json), or else CSV with a header line.
 
-    Whatever can't be read raises InputError, in the block too; `made_by` ends the message where there is no such file.
+    Raises MissingError where the file does not exist, with `made_by` as the end of its message, and InputError where
+    it can't be read, also while the block reads rows.
     """
     suffix = path.suffix.lower()
     if suffix == ".parquet":
-        with _parquet(path, made_by) as opened:
+        with _open_parquet(path, made_by) as opened:
             yield opened
         return
     with open_text(path, made_by=made_by) as file:
@@ -53,20 +54,23 @@ class _Csv:
 
     @classmethod
     def of(cls, file: TextIO, path: Path) -> "_Csv":
-        cells = _cells(file, path)
+        cells = _csv_rows(file, path)
         header = [name.strip() for name in next(cells, [])]
         if not header:
             raise InputError(f"{path}: is empty; a CSV with a header line is needed")
         return cls(header, cells)
 
     def rows(self, names: Sequence[str]) -> Iterator[tuple[str, ...]]:
-        places = [self.columns.index(name) for name in names]
+        indices = [self.columns.index(name) for name in names]
         for cells in self.cells:
-            yield tuple(cells[place] for place in places)
+            yield tuple(cells[index] for index in indices)
 
 
-def _cells(file: TextIO, path: Path) -> Iterator[list[str]]:
-    """The header and the rows, each as long as the header; blank lines are not rows."""
+def _csv_rows(file: TextIO, path: Path) -> Iterator[list[str]]:
+    """Yield the header and the rows of a CSV, each as long as the header; skips blank lines.
+
+    Raises InputError for a row with more cells than the header that are not empty, and for invalid CSV.
+    """
     csv.field_size_limit(_FIELD_MAX)
     reader = csv.reader(file, strict=True)
     width = 0
@@ -91,18 +95,19 @@ class _Ndjson:
 
     @classmethod
     def of(cls, file: TextIO, path: Path) -> "_Ndjson":
-        objects = _objects(file, path)
-        head = list(itertools.islice(objects, _HEAD))
+        objects = _json_objects(file, path)
+        head = list(itertools.islice(objects, _HEAD_LINES))
         if not head:
             raise InputError(f"{path}: is empty; a JSON object a line is needed")
         return cls(list(dict.fromkeys(itertools.chain.from_iterable(head))), itertools.chain(head, objects))
 
     def rows(self, names: Sequence[str]) -> Iterator[tuple[str, ...]]:
-        for one in self.objects:
-            yield tuple(surrogates.replace_surrogates(_text(one.get(name))) for name in names)
+        for row in self.objects:
+            yield tuple(surrogates.replace_surrogates(_cell_text(row.get(name))) for name in names)
 
 
-def _objects(file: TextIO, path: Path) -> Iterator[dict[str, Any]]:
+def _json_objects(file: TextIO, path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the JSON objects of an NDJSON file; skips blank lines. Raises InputError for a line that holds none."""
     for number, line in enumerate(file, start=1):
         if not line.strip():
             continue
@@ -118,7 +123,7 @@ def _objects(file: TextIO, path: Path) -> Iterator[dict[str, Any]]:
 
 
 @contextmanager
-def _parquet(path: Path, made_by: str) -> Iterator["_Parquet"]:
+def _open_parquet(path: Path, made_by: str) -> Iterator["_Parquet"]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -143,11 +148,12 @@ class _Parquet:
 
     def rows(self, names: Sequence[str]) -> Iterator[tuple[str, ...]]:
         for batch in self.file.iter_batches(_ROWS_AT_ONCE, columns=list(dict.fromkeys(names))):
-            columns = [map(_text, batch.column(name).to_pylist()) for name in names]
+            columns = [map(_cell_text, batch.column(name).to_pylist()) for name in names]
             yield from zip(*columns, strict=True)
 
 
-def _text(value: Any) -> str:
+def _cell_text(value: Any) -> str:
+    """Return a cell as text: lists and objects as JSON, null as ''."""
     if isinstance(value, str):
         return value
     if isinstance(value, list | dict):

@@ -1,4 +1,4 @@
-"""Text files opened for reading, as UTF-8 with or without a byte order mark."""
+"""Opens text files for reading, as UTF-8 with or without a byte order mark."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -10,9 +10,10 @@ from redditgen.errors import InputError, MissingError
 
 @contextmanager
 def open_text(path: Path, *, made_by: str) -> Iterator[TextIO]:
-    """Open UTF-8 text, with or without a byte order mark; whatever can't be read in the block becomes an InputError.
+    """Open a UTF-8 file, with or without a byte order mark. Line breaks are not converted.
 
-    Line breaks are left as they are. `made_by` ends the message about a file that is not there.
+    Raises MissingError where the file does not exist, with `made_by` as the end of its message, and InputError where
+    it can't be opened or the block reads bytes that are not UTF-8.
     """
     try:
         file = path.open(encoding="utf-8-sig", newline="")
@@ -29,8 +30,8 @@ def open_text(path: Path, *, made_by: str) -> Iterator[TextIO]:
 
 
 def not_utf8_error(path: Path, lines: Iterable[bytes]) -> InputError:
-    """Where a file is not what it should be, of which the lines are given."""
-    # The decoder's own position counts from the start of its buffer, so the lines are looked through once more.
+    """Return an error that names the line and byte where a file is not UTF-8; `lines` are the file's lines."""
+    # The decoder's own position counts from the start of its buffer, so the lines are searched once more.
     where = ""
     for number, line in enumerate(lines, start=1):
         try:

@@ -1,6 +1,8 @@
-"""Text, JSON and NumPy's arrays of files that anyone may have made: their sizes are looked at before they are read.
+"""Reads text, JSON and NumPy arrays from files of unknown origin.
 
-What is wrong with a file is an OSError or a ValueError, which the reader makes an error with the file's name of.
+Sizes are checked before anything is read, so that a small file can't exhaust the memory, and pickled objects are
+refused. A file that can't be read or is invalid raises OSError or ValueError, without the file's name in the message;
+callers convert these to errors that name the file.
 """
 
 import json
@@ -16,27 +18,29 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO
 if TYPE_CHECKING:
     import numpy as np
 
-# Deflate makes a thousandth of zeros; tokens, the most regular arrays there are here, become an eighth.
-_RATIO = 100
-_FLOOR = 64 << 20  # bytes; an archive may unpack to as many, however small it is
-# What NumPy and zipfile raise for a file that isn't whole; some mistake it for one that is encrypted.
-_NOT_WHOLE = (
+# The most that an archive may expand. Deflate shrinks zeros to a thousandth, and token arrays, the most compressible
+# arrays that redditgen writes, to an eighth.
+_MAX_EXPANSION = 100
+_ALWAYS_ALLOWED = 64 << 20  # bytes that any archive may expand to, however small it is
+# Errors that NumPy and zipfile raise for a broken archive. RuntimeError is among them because zipfile takes some broken
+# archives for encrypted ones.
+_BROKEN_ARCHIVE_ERRORS = (
     *(AttributeError, EOFError, KeyError, MemoryError, OverflowError, RecursionError, RuntimeError, SyntaxError),
     *(TokenError, TypeError, zipfile.BadZipFile, zlib.error),
 )
 
 
 def check_size(path: Path, most: int) -> None:
-    """Raise OSError or ValueError unless it is a plain file, or a folder, of at most so many bytes."""
+    """Raise OSError or ValueError unless `path` is a regular file of at most `most` bytes, or a folder."""
     status = path.stat()
     if status.st_size > most:
         raise ValueError(f"has {status.st_size} bytes, more than the {most} that it may have")
-    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):  # reading a pipe would wait for ever
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):  # reading a pipe could block forever
         raise ValueError("is no plain file")
 
 
 def read_text(path: Path, most: int) -> str:
-    """The text of a plain file of at most so many bytes, in UTF-8."""
+    """Return the text of a regular UTF-8 file of at most `most` bytes. Raises OSError or ValueError for any other."""
     check_size(path, most)
     try:
         return path.read_text(encoding="utf8")
@@ -45,11 +49,12 @@ def read_text(path: Path, most: int) -> str:
 
 
 def read_json(path: Path, most: int) -> Any:
-    """What a plain file of at most so many bytes holds as JSON."""
+    """Return the JSON value in a regular file of at most `most` bytes. Raises OSError or ValueError for any other."""
     return parse_json(read_text(path, most))
 
 
 def parse_json(text: str) -> Any:
+    """Parse JSON. Raises ValueError where the text is invalid or nested too deep."""
     try:
         return json.loads(text)
     except RecursionError as error:
@@ -57,38 +62,45 @@ def parse_json(text: str) -> Any:
 
 
 def read_arrays(file: BinaryIO) -> "dict[str, np.ndarray]":
-    """The arrays of a .npz by name, none of which holds more than stands in the archive; pickled ones are refused."""
+    """Return the arrays of an .npz file by name.
+
+    Raises ValueError for a broken archive, one that expands too much, an array whose shape disagrees with its size in
+    the archive, or pickled objects.
+    """
     try:
         with zipfile.ZipFile(file) as archive:
-            return dict(_arrays(archive, file.seek(0, 2)))
-    except _NOT_WHOLE as error:
+            return dict(_read_members(archive, file.seek(0, 2)))
+    except _BROKEN_ARCHIVE_ERRORS as error:
         raise ValueError(f"no whole zip archive of arrays: {str(error) or type(error).__name__}") from error
 
 
-def _arrays(archive: zipfile.ZipFile, size: int) -> "Iterator[tuple[str, np.ndarray]]":
+def _read_members(archive: zipfile.ZipFile, size: int) -> "Iterator[tuple[str, np.ndarray]]":
     import numpy as np
 
     members = archive.infolist()
-    unpacked = sum(member.file_size for member in members)
-    if unpacked > max(_FLOOR, _RATIO * size):
-        raise ValueError(f"its {size} bytes unpack to {unpacked}, as no arrays of ours do")
+    expanded = sum(member.file_size for member in members)
+    if expanded > max(_ALWAYS_ALLOWED, _MAX_EXPANSION * size):
+        raise ValueError(f"its {size} bytes unpack to {expanded}, as no arrays of ours do")
     for member in members:
-        with archive.open(member) as packed:
-            _check_header(packed, member.file_size)
-        with archive.open(member) as packed:
-            yield member.filename.removesuffix(".npy"), np.lib.format.read_array(packed, allow_pickle=False)
+        with archive.open(member) as member_file:
+            _check_header(member_file, member.file_size)
+        with archive.open(member) as member_file:
+            yield member.filename.removesuffix(".npy"), np.lib.format.read_array(member_file, allow_pickle=False)
 
 
 def _check_header(file: IO[bytes], size: int) -> None:
-    """Raise ValueError unless the array takes just the bytes that are there."""
+    """Raise ValueError unless the array that an .npy header describes has the size of the rest of the file.
+
+    `size` is the size in bytes of the uncompressed .npy file.
+    """
     from numpy.lib import format as npy
 
     version = npy.read_magic(file)
-    read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
-    if read is None:
+    read_header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
+    if read_header is None:
         raise ValueError(f"an array has version {version}")
-    shape, _, kind = read(file)
-    if kind.hasobject:
+    shape, _, dtype = read_header(file)
+    if dtype.hasobject:
         raise ValueError("an array holds pickled objects, which may do harm; they are not read")
-    if min(shape, default=0) < 0 or math.prod(shape) * kind.itemsize != size - file.tell():
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != size - file.tell():
         raise ValueError("an array's shape disagrees with its size")

@@ -1,4 +1,4 @@
-"""Places below the user's home folder, which a job of cron or of a container may not have."""
+"""Paths below the user's home folder. Jobs of cron and processes in containers may have no home folder."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from redditgen.errors import InputError
 
 
 def expand_home(path: Path) -> Path:
-    """A path with the folder that `~` stands for; raises InputError where nobody knows it."""
+    """Replace a leading `~` by the home folder. Raises InputError where the home folder is unknown."""
     try:
         return path.expanduser()
     except RuntimeError as error:
@@ -16,7 +16,10 @@ def expand_home(path: Path) -> Path:
 
 
 def cache_folder() -> Path:
-    """Our folder in the user's for caches, which need not be there."""
+    """Return redditgen's folder in the user's cache folder, whether or not it exists.
+
+    Raises InputError where the user's cache folder is unknown.
+    """
     try:
         return platformdirs.user_cache_path("redditgen", appauthor=False)
     except RuntimeError as error:

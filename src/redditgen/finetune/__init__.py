@@ -1,1 +1,1 @@
-"""A dataset to a run: which weights a run starts from, what it learns and when it ends."""
+"""Finetunes a run on a dataset: which weights it starts from, what it is trained on, and when it ends."""

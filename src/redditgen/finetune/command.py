@@ -1,4 +1,4 @@
-"""`redditgen finetune`: settings to a training job, which an engine carries out."""
+"""`redditgen finetune`: turns settings into a training job, which an engine carries out."""
 
 import logging
 import math
@@ -32,9 +32,10 @@ _log = logging.getLogger(__name__)
 
 
 def finetune(settings: FinetuneSettings) -> int:
-    """Train a run up to the step that the settings name and return the step reached; leave a finished run as it is.
+    """Train a run up to the step that the settings name, and return the step reached. A finished run is left as it is.
 
-    Raises RedditgenError where another process finetunes the same run.
+    Raises RedditgenError where another process finetunes the same run, where the settings don't fit the run, and where
+    the dataset is missing or unusable.
     """
     run = ModelDir(settings.checkpoint_dir / settings.run)
     if settings.skip_existing and run_state.is_up_to_date(settings, run):
@@ -50,11 +51,11 @@ def finetune(settings: FinetuneSettings) -> int:
 def _train(settings: FinetuneSettings, run: ModelDir, deadline: float) -> int:
     start = find_starting_point(settings, run)
     end = start.step + settings.more if settings.more else settings.steps
-    is_stalled = start.model == run and run_state.has_stopped_early(settings, run)
-    if start.step >= end or is_stalled:
+    has_stopped = start.model == run and run_state.has_stopped_early(settings, run)
+    if start.step >= end or has_stopped:
         run_state.finish_or_refuse(settings, run)
-        how = "was stopped early" if is_stalled else "is already"
-        _log.info("run %s %s at step %d; --more N goes on", settings.run, how, start.step)
+        state = "was stopped early" if has_stopped else "is already"
+        _log.info("run %s %s at step %d; --more N goes on", settings.run, state, start.step)
         return start.step
     context = start.model.hyperparameters().n_ctx
     dataset = read_dataset(settings, start.run_info, start.model.tokenizer(), context)
@@ -69,7 +70,10 @@ def _train(settings: FinetuneSettings, run: ModelDir, deadline: float) -> int:
 def training_job(
     settings: FinetuneSettings, run: ModelDir, start: StartingPoint, end: int, deadline: float, dataset: Dataset
 ) -> TrainingJob:
-    """The settings as the values that engines take."""
+    """Convert the settings into the values that engines take.
+
+    The job trains from `start` up to step `end`, or until `deadline` on the clock of time.monotonic.
+    """
     resumes = settings.restore_from == "latest" or settings.skip_existing
     return TrainingJob(
         run=run,

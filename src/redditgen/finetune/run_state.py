@@ -1,4 +1,4 @@
-"""The life of a run on disk: locked, begun, resumed, stopped early, finished, and what it was made of.
+"""The state of a run on disk: locked, begun, resumed, stopped early or finished, and what it was trained on.
 
 checkpoint/run1/begun.meta.json      sidecar of the command that last started to change the run
 checkpoint/run1/finetune.meta.json   sidecar of a finished run; it is absent while the run is unfinished
@@ -31,11 +31,12 @@ _log = logging.getLogger(__name__)
 
 @contextmanager
 def locked_run(folder: Path) -> Iterator[None]:
-    """Keep other finetunings out of a run's folder while the block runs.
+    """Lock a run's folder against other finetunings while the block runs.
 
-    The folder is made where it is missing, and deleted again at the end where nothing was saved in it.
+    Creates the folder where it is missing, and deletes it at the end where no checkpoint was saved in it. Raises
+    RedditgenError where another process holds the lock.
     """
-    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
     make_folder(folder)
     try:
         with exclusive_lock(folder, "finetuning this run"):
@@ -43,13 +44,13 @@ def locked_run(folder: Path) -> Iterator[None]:
     finally:
         if missing and not (folder / "checkpoint").exists():
             (folder / INDEX_FILE).unlink(missing_ok=True)
-        for place in missing:
-            with suppress(OSError):  # of a folder that is not empty
-                place.rmdir()
+        for path in missing:
+            with suppress(OSError):  # the folder is not empty
+                path.rmdir()
 
 
 def is_up_to_date(settings: FinetuneSettings, run: ModelDir, name: str = FINISHED_SIDECAR) -> bool:
-    """Whether the same command finished the run, and nothing has changed it since.
+    """Return whether the same command finished the run, and nothing has changed it since.
 
     With `name` BEGUN_SIDECAR: whether the same command was the last one that started to change the run.
     """
@@ -67,10 +68,13 @@ def is_up_to_date(settings: FinetuneSettings, run: ModelDir, name: str = FINISHE
 
 
 def is_resumed(settings: FinetuneSettings, run: ModelDir) -> bool:
-    """Whether the command continues the run that is there; raises OutputExists where it may not replace that run."""
+    """Return whether the command continues an existing run.
+
+    Raises OutputExists where a run exists that the command neither continues nor may replace.
+    """
     exists = (run.path / "checkpoint").exists()
     if settings.restore_from != "latest" and exists:
-        if settings.skip_existing and not _finished(run).exists():
+        if settings.skip_existing and not _finished_sidecar(run).exists():
             return True
         if not settings.overwrite:
             raise OutputExists(
@@ -82,7 +86,7 @@ def is_resumed(settings: FinetuneSettings, run: ModelDir) -> bool:
 
 
 def has_stopped_early(settings: FinetuneSettings, run: ModelDir) -> bool:
-    """Whether --early-stop has ended the run, judged by the measurements up to its newest checkpoint."""
+    """Return whether --early-stop has ended the run, judged by the measurements up to its newest checkpoint."""
     if settings.early_stop is None or settings.more:
         return False
     reports = [report for report in run.metrics.reports() if report.step <= run.step()]
@@ -90,13 +94,16 @@ def has_stopped_early(settings: FinetuneSettings, run: ModelDir) -> bool:
 
 
 def note_beginning(settings: FinetuneSettings, run: ModelDir, initial_model: AnyModelDir) -> None:
-    """Write down what the run is trained on from now on, and warn where that differs from what it was trained on."""
-    _finished(run).unlink(missing_ok=True)
+    """Write the sidecar of a command that starts to change the run, and delete that of a finished run.
+
+    Logs a warning where the run continues with files that it was not trained on before.
+    """
+    _finished_sidecar(run).unlink(missing_ok=True)
     sidecar = sidecar_path(run.path / BEGUN_SIDECAR)
-    before = input_hashes(sidecar)
+    hashes_before = input_hashes(sidecar)
     write_sidecar(run.path / BEGUN_SIDECAR, settings, inputs=_inputs(settings))
-    new = [name for name, found in input_hashes(sidecar).items() if found not in before.values()]
-    if initial_model == run and before and new:
+    new = [name for name, sha256 in input_hashes(sidecar).items() if sha256 not in hashes_before.values()]
+    if initial_model == run and hashes_before and new:
         _log.warning(
             "run %s: goes on with what it has not learned from before, %s; "
             "titles that were held out may now be learned", settings.run, ", ".join(new),
@@ -106,31 +113,34 @@ def note_beginning(settings: FinetuneSettings, run: ModelDir, initial_model: Any
 def save_title_index(
     titles: Iterable[str], settings: FinetuneSettings, run: ModelDir, initial_model: AnyModelDir
 ) -> None:
-    """Save the index of the titles that the weights have learned from, for `generate --novel`."""
+    """Save the index of the titles that the weights are trained on, for `generate --novel`.
+
+    It adds `titles` to the index of the run that the weights come from, where there is one.
+    """
     folder = initial_model.path
-    has_learned = initial_model == run or settings.restore_from not in ("latest", "fresh")
-    before = TitleIndex.load(folder) if has_learned and (folder / INDEX_FILE).exists() else None
-    index = before.extended(titles) if before else TitleIndex.from_titles(titles)
+    is_trained = initial_model == run or settings.restore_from not in ("latest", "fresh")
+    old_index = TitleIndex.load(folder) if is_trained and (folder / INDEX_FILE).exists() else None
+    index = old_index.extended(titles) if old_index else TitleIndex.from_titles(titles)
     if not len(index):
         (run.path / INDEX_FILE).unlink(missing_ok=True)
-    elif not (index is before and folder == run.path):
+    elif not (index is old_index and folder == run.path):
         index.save(run.path)
 
 
 def finish(settings: FinetuneSettings, run: ModelDir) -> None:
-    """Write the sidecar that says the run is finished, and of what it was made."""
+    """Write the sidecar of a finished run: its settings, the files it was trained on, and its step."""
     write_sidecar(
         run.path / FINISHED_SIDECAR, settings, inputs=_inputs(settings), written=run.weights_file(), step=run.step()
     )
 
 
 def finish_or_refuse(settings: FinetuneSettings, run: ModelDir) -> None:
-    """Finish a run whose command was killed after its last step.
+    """Write the sidecar of a finished run whose command was killed after its last step.
 
-    Raises OutputExists where --skip-existing meets a run that another command made; `is_up_to_date` has logged in what
-    it differs.
+    Raises OutputExists where --skip-existing meets a run of a different command; `is_up_to_date` has logged the
+    difference.
     """
-    if not _finished(run).exists() and is_up_to_date(settings, run, BEGUN_SIDECAR):
+    if not _finished_sidecar(run).exists() and is_up_to_date(settings, run, BEGUN_SIDECAR):
         finish(settings, run)
     elif settings.skip_existing and any(
         sidecar_path(run.path / name).exists() for name in (FINISHED_SIDECAR, BEGUN_SIDECAR)
@@ -141,13 +151,13 @@ def finish_or_refuse(settings: FinetuneSettings, run: ModelDir) -> None:
         )
 
 
-def _finished(run: ModelDir) -> Path:
-    """The sidecar that a run has as long as it is finished."""
+def _finished_sidecar(run: ModelDir) -> Path:
+    """Return the path of the sidecar that a run has only while it is finished."""
     return sidecar_path(run.path / FINISHED_SIDECAR)
 
 
 def _inputs(settings: FinetuneSettings) -> list[Path]:
-    """The files that a run is made of: what it is trained on, and the weights of another run."""
+    """Return the files that a run depends on: its dataset, and the weights of another model that it starts from."""
     paths = [path for name in (settings.dataset, settings.val) if name for path in find_files(name)]
     starts_from_other = settings.restore_from not in ("latest", "fresh")
     return [*paths, open_model(Path(settings.restore_from)).weights_file()] if starts_from_other else paths

@@ -1,4 +1,4 @@
-"""Which weights a finetuning starts from: a base model, another run, or the run itself at its newest checkpoint."""
+"""Finds the weights that training starts from: a base model, another run, or the run's own newest checkpoint."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from redditgen.settings import FinetuneSettings
 
 @dataclass(frozen=True)
 class StartingPoint:
-    """The model whose weights come first, the run info of the run that starts there, and the steps behind it."""
+    """The model with the first weights, the run info that the run starts with, and the steps it was trained before."""
 
     model: AnyModelDir
     run_info: RunInfo
@@ -21,10 +21,10 @@ class StartingPoint:
 
 
 def find_starting_point(settings: FinetuneSettings, run: ModelDir) -> StartingPoint:
-    """Where the settings say that the run starts.
+    """Return the starting point that the settings name.
 
-    Raises OutputExists where the run is there and may not be replaced, UsageError where the settings contradict what
-    the run is, and MissingError where a model is not there.
+    Raises OutputExists where the run exists and may not be replaced, UsageError where the settings contradict the run
+    info, and MissingError where a model is missing.
     """
     if is_resumed(settings, run):
         return _resumed(run, settings)
@@ -35,13 +35,13 @@ def find_starting_point(settings: FinetuneSettings, run: ModelDir) -> StartingPo
 
 
 def _new_run_info(model: str, settings: FinetuneSettings) -> RunInfo:
-    # gpt-2-simple itself should be able to continue a run that its engine starts, and it can only spell tokens out.
+    # gpt-2-simple itself should be able to continue a run that its engine starts, and it knows only literal tokens.
     default = LITERAL_TOKENS if settings.engine == "gpt-2-simple" else COMPACT_TOKENS
     return RunInfo(record_tokens=settings.record_tokens or default, model=model)
 
 
 def _from_folder(folder: Path, settings: FinetuneSettings) -> StartingPoint:
-    """A new run that starts with the weights of another run, and reads records as that one does."""
+    """Start a new run from the model in `folder`; where that is a run on records, keep its record tokens."""
     model = open_model(folder)
     if folder.resolve() == (settings.checkpoint_dir / settings.run).resolve():
         raise UsageError(f"--restore-from: {folder} is the run itself; latest goes on with it")
@@ -56,6 +56,7 @@ def _from_folder(folder: Path, settings: FinetuneSettings) -> StartingPoint:
 
 
 def _resumed(run: ModelDir, settings: FinetuneSettings) -> StartingPoint:
+    """Start from the run's own newest checkpoint."""
     run_info, step = run.run_info(), run.step()
     if not step:
         raise UsageError(f"--run: {run.path} is a base model, not a run; give the run another name or --checkpoint-dir")
@@ -68,6 +69,7 @@ def _resumed(run: ModelDir, settings: FinetuneSettings) -> StartingPoint:
 
 
 def _check_record_tokens(run_info: RunInfo, settings: FinetuneSettings, which_run: str) -> None:
+    """Raise UsageError where the settings ask for other record tokens than those of the run."""
     if run_info.record_tokens != NO_RECORDS and settings.record_tokens not in (None, run_info.record_tokens):
         raise UsageError(
             f"--record-tokens: {which_run} has {run_info.record_tokens} ones and keeps them; start another run"

@@ -1,4 +1,7 @@
-"""A dataset's tokens in a `.npz`, as gpt-2-simple's encode_dataset writes them, so that training begins at once."""
+"""`redditgen tokenize`: writes a dataset's tokens to a `.npz`, so that training begins at once.
+
+The file holds one array of token ids a chunk of text, as gpt-2-simple's encode_dataset writes it.
+"""
 
 import logging
 from collections import Counter
@@ -18,11 +21,15 @@ _log = logging.getLogger(__name__)
 
 
 def tokenize(settings: TokenizeSettings) -> dict[str, int]:
-    """Write `settings.output`: an array of token ids a chunk. Gives the counts of chunks and tokens."""
+    """Write `settings.output`, with a sidecar, and return the counts of chunks and tokens.
+
+    Raises OutputExists where it exists and may not be replaced, and RedditgenError where the model or the dataset is
+    missing or unusable.
+    """
     out, model = settings.output, find_model(settings.model, settings.model_dir)
     paths = find_files(settings.dataset)
-    if settings.skip_existing and (before := find_up_to_date(out, settings, inputs=paths, ignoring=IGNORED_SETTINGS)):
-        return dict(before["counts"])
+    if settings.skip_existing and (sidecar := find_up_to_date(out, settings, inputs=paths, ignoring=IGNORED_SETTINGS)):
+        return dict(sidecar["counts"])
     with locked_output(out), heartbeat(f"tokenizing {settings.dataset}"):
         refuse_existing(out, settings.overwrite)
         chunks = list(read_token_chunks(paths, model.tokenizer(), settings.record_tokens, settings.combine))

@@ -1,4 +1,7 @@
-"""`redditgen generate`: titles for the prompts of the settings, of a program, or of a user at a terminal."""
+"""`redditgen generate`: yields titles for prompts from the settings, from a program, or from a user at a terminal.
+
+The run, the prompts and the filters are checked before the first title is sampled.
+"""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -24,21 +27,25 @@ _log = logging.getLogger(__name__)
 
 
 def generate(settings: GenerateSettings) -> Iterator[Title]:
-    """Yield titles as they are written: as many as are asked for, or fewer, with a warning, where the filters leave
-    too few.
+    """Yield titles while they are generated: as many as the settings ask for, or fewer, with a warning, where the
+    filters refuse too many texts.
 
-    Raises InputError if they leave none.
+    Raises InputError where no title is left, and RedditgenError where the run or a file of the settings is missing.
     """
     return _generate(Session(settings), requests_from_settings(settings), choose_seed(settings))
 
 
 def generate_for_prompts(prompts: Sequence[Prompt], settings: GenerateSettings) -> Iterator[Title]:
-    """Yield a title for each of a program's own prompts, as `generate` does."""
+    """Yield one title for each of `prompts`, with the warnings and errors of `generate`."""
     return _generate(Session(settings), one_title_each(prompts), choose_seed(settings))
 
 
 def generate_interactively(settings: GenerateSettings, ask: Callable[[str], str]) -> Iterator[Title]:
-    """Yield titles for one category and keywords after another, as `ask` answers, until it raises EOFError."""
+    """Ask for a category and keywords, yield titles for them, and repeat until `ask` raises EOFError.
+
+    `ask` takes a label, such as "category: ", and returns the user's answer. An error about one prompt is logged, and
+    the next prompt is asked for. The seed of each prompt is one higher than that of the prompt before it.
+    """
     session, seed = Session(settings), choose_seed(settings)
     with session.open_engine() as write:
         for number in range(seed, seed + 2**31):
@@ -49,17 +56,17 @@ def generate_interactively(settings: GenerateSettings, ask: Callable[[str], str]
             try:
                 requests = single_request(prompt, settings.number)
                 total = session.check(requests)
-                yield from _draw(session, _drawer(session, total, number), write, requests, total)
+                yield from _draw(session, _make_drawer(session, total, number), write, requests, total)
             except RedditgenError as error:
                 _log.warning("%s", error)
 
 
 def _generate(session: Session, requests: PromptRequests, seed: int) -> Iterator[Title]:
     total = session.check(requests)
-    return _open_and_draw(session, _drawer(session, total, seed), requests, total)
+    return _open_and_draw(session, _make_drawer(session, total, seed), requests, total)
 
 
-def _drawer(session: Session, total: int, seed: int) -> TitleDrawer:
+def _make_drawer(session: Session, total: int, seed: int) -> TitleDrawer:
     return session.drawer(total, seed, SeenTitles() if session.is_unique else None, DrawState())
 
 

@@ -1,4 +1,9 @@
-"""What makes a text a title worth having: one filter after another, each with a name for what it takes."""
+"""Filters that refuse generated titles, each with a name for the fault that it finds.
+
+A filter is a function that takes candidates and returns a list of the same length: for each candidate the name of its
+fault, or None. Filters are applied one after another, and each one sees only the candidates that passed those before
+it, so the cheap ones come first.
+"""
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from hashlib import blake2b
@@ -24,7 +29,7 @@ COPY, NEAR_COPY, DUPLICATE = "copy", "near_copy", "duplicate"
 
 
 class Candidate(NamedTuple):
-    """A record that may be a title worth having, and what was asked of it."""
+    """A record that may become a title, and the prompt that it was sampled for."""
 
     record: Record
     prompt: Prompt
@@ -34,22 +39,23 @@ class Candidate(NamedTuple):
         return self.record.title or ""
 
 
-Faults = list[str | None]  # for each candidate what keeps it from being wanted
+Faults = list[str | None]  # for each candidate the name of its fault, or None
 Filter = Callable[[Sequence[Candidate]], Faults]
 
 
 def find_faults(candidates: Sequence[Candidate], filters: Iterable[Filter]) -> Faults:
-    """For each candidate the fault that the first filter to refuse it finds, or None."""
-    found: Faults = [None] * len(candidates)
-    for one in filters:
-        left = [number for number, fault in enumerate(found) if fault is None]
-        for number, fault in zip(left, one([candidates[number] for number in left]) if left else (), strict=True):
-            found[number] = fault
-    return found
+    """Return for each candidate the fault that the first filter to refuse it finds, or None where all accept it."""
+    faults: Faults = [None] * len(candidates)
+    for check in filters:
+        passed = [number for number, fault in enumerate(faults) if fault is None]
+        found = check([candidates[number] for number in passed]) if passed else ()
+        for number, fault in zip(passed, found, strict=True):
+            faults[number] = fault
+    return faults
 
 
 def blocked_categories(settings: GenerateSettings) -> frozenset[str]:
-    """Categories that --sfw leaves out, as they stand in records."""
+    """Return the categories that --sfw leaves out, normalised as in records; empty without --sfw."""
     return (
         frozenset(map(keyword_rules.normalise_category, filter_lists.blocked_subreddits("", sfw=True)))
         if settings.sfw
@@ -60,34 +66,39 @@ def blocked_categories(settings: GenerateSettings) -> frozenset[str]:
 def choose_filters(
     settings: GenerateSettings, run: ModelDir, blocked: Collection[str], *, is_raw: bool
 ) -> list[Filter]:
-    """Those that the settings ask for, cheap ones first; a raw text has only to be fit for work.
+    """Return the filters that the settings ask for, cheap ones first.
 
-    Raises RedditgenError where one lacks what it needs.
+    Only the safe-for-work filter applies to raw text (`is_raw`), which is text after a prefix, or of a run trained on
+    plain text.
+
+    Raises UsageError where the settings ask for another filter on raw text, and RedditgenError where a filter's word
+    list, title index or spaCy model is missing or can't be read.
     """
     chosen: list[Filter] = [safe_for_work_filter(settings.words, blocked)] if settings.sfw else []
     if is_raw:
-        _refuse_for_raw(settings)
+        _refuse_title_filters(settings)
         return chosen
     if settings.min_words or settings.max_words:
-        chosen.insert(0, _of_length(settings.min_words or 0, settings.max_words))
-    if index := _index(settings, run):
-        chosen.append(_novel(index, settings.novel_threshold))
+        chosen.insert(0, _length_filter(settings.min_words or 0, settings.max_words))
+    if index := _load_title_index(settings, run):
+        chosen.append(_novelty_filter(index, settings.novel_threshold))
     if settings.require_keywords:
-        chosen.append(_holding_keywords())
+        chosen.append(_keyword_filter())
     return chosen
 
 
-def _of_length(least: int, most: int | None) -> Filter:
-    def fault(title: str) -> str | None:
-        number = len(title.split())
-        if number < least:
+def _length_filter(min_words: int, max_words: int | None) -> Filter:
+    def find_fault(title: str) -> str | None:
+        words = len(title.split())
+        if words < min_words:
             return TOO_SHORT
-        return TOO_LONG if most is not None and number > most else None
+        return TOO_LONG if max_words is not None and words > max_words else None
 
-    return lambda candidates: [fault(one.title) for one in candidates]
+    return lambda candidates: [find_fault(candidate.title) for candidate in candidates]
 
 
-def _refuse_for_raw(settings: GenerateSettings) -> None:
+def _refuse_title_filters(settings: GenerateSettings) -> None:
+    """Raise UsageError where the settings ask for a filter that raw text can't have."""
     for name in ("require_keywords", "novel", "min_words", "max_words"):
         if getattr(settings, name):
             option = f"--{name.replace('_', '-')}"
@@ -95,21 +106,26 @@ def _refuse_for_raw(settings: GenerateSettings) -> None:
 
 
 def safe_for_work_filter(words: Path | None, blocked: Collection[str] = ()) -> Filter:
-    """By fetch's word list, or `words`, and by category; Arrow finds words with RE2, as DuckDB does."""
+    """Return a filter that refuses titles with a word from a list, and titles of the `blocked` categories.
+
+    The list is the file `words`, by default the one that fetch uses. Arrow matches words with RE2, as DuckDB does in
+    fetch. Raises InputError where the file is not a word list, or is empty.
+    """
     pattern = filter_lists.word_list_pattern(words)
 
-    def find(candidates: Sequence[Candidate]) -> Faults:
+    def find_unsafe(candidates: Sequence[Candidate]) -> Faults:
         import pyarrow.compute as pc
 
-        hits = pc.match_substring_regex(_arrow([one.title for one in candidates]), pattern).to_pylist()
-        are_blocked = (one.record.category in blocked for one in candidates)
+        titles = _string_array([candidate.title for candidate in candidates])
+        hits = pc.match_substring_regex(titles, pattern).to_pylist()
+        are_blocked = (candidate.record.category in blocked for candidate in candidates)
         return [UNSAFE if hit or is_blocked else None for hit, is_blocked in zip(hits, are_blocked, strict=True)]
 
-    return find
+    return find_unsafe
 
 
-def _arrow(texts: Sequence[str]) -> "pa.StringArray":
-    """By way of its buffers, since `pa.array` would import pandas."""
+def _string_array(texts: Sequence[str]) -> "pa.StringArray":
+    """Build an Arrow array from its buffers, since `pa.array` would import pandas."""
     import pyarrow as pa
 
     encoded = [text.encode("utf8") for text in texts]
@@ -117,8 +133,12 @@ def _arrow(texts: Sequence[str]) -> "pa.StringArray":
     return pa.StringArray.from_buffers(len(texts), pa.py_buffer(ends), pa.py_buffer(b"".join(encoded)))
 
 
-def _index(settings: GenerateSettings, run: ModelDir) -> TitleIndex | None:
-    """That of the titles a run has learned, if it is wanted."""
+def _load_title_index(settings: GenerateSettings, run: ModelDir) -> TitleIndex | None:
+    """Load the index of the titles that the run was trained on.
+
+    Returns None where the settings turn the novelty filter off, or leave it open and the run has no index. Raises
+    MissingError where they ask for it and the run has no index.
+    """
     if settings.novel is False:
         return None
     try:
@@ -129,45 +149,51 @@ def _index(settings: GenerateSettings, run: ModelDir) -> TitleIndex | None:
         return None
 
 
-def _novel(index: TitleIndex, threshold: float) -> Filter:
+def _novelty_filter(index: TitleIndex, threshold: float) -> Filter:
     faults = {"exact": COPY, "near": NEAR_COPY}
 
-    def find(candidates: Sequence[Candidate]) -> Faults:
-        matches = index.find_copies([one.title for one in candidates], threshold)
+    def find_copies(candidates: Sequence[Candidate]) -> Faults:
+        matches = index.find_copies([candidate.title for candidate in candidates], threshold)
         return [faults[match.kind] if match else None for match in matches]
 
-    return find
+    return find_copies
 
 
-def _holding_keywords() -> Filter:
+def _keyword_filter() -> Filter:
     from redditgen.titles.keyword_match import KeywordMatcher
 
     matcher = KeywordMatcher()
 
-    def find(candidates: Sequence[Candidate]) -> Faults:
-        asked = [(one.record.keywords or "").split() if one.prompt.keywords else [] for one in candidates]
+    def find_lacking(candidates: Sequence[Candidate]) -> Faults:
+        # The text of the prompt, and so the record, may hold only some of the prompt's keywords.
+        requested = [
+            (candidate.record.keywords or "").split() if candidate.prompt.keywords else [] for candidate in candidates
+        ]
         return [
             None if all(held) else LACKING_KEYWORDS
-            for held in matcher.find_held(asked, [one.title for one in candidates])
+            for held in matcher.find_held(requested, [candidate.title for candidate in candidates])
         ]
 
-    return find
+    return find_lacking
 
 
 class SeenTitles:
-    """The titles of one output, by 8-byte hashes: of a million, two have the same with a chance of 1 in 40 million."""
+    """The titles of one output, kept as 8-byte hashes.
+
+    Among a million titles, the chance that any two share a hash is 1 in 40 million.
+    """
 
     def __init__(self, keys: Iterable[str] = ()) -> None:
-        """Those whose keys were given are seen already."""
+        """Start with the titles whose keys, as `title_key` returns them, are given."""
         self._hashes = {int(key, 16) for key in keys}
 
     def is_new(self, title: str) -> bool:
-        """Whether no title was alike before; from now on one was."""
-        known = len(self._hashes)
+        """Add a title, and return whether no title with the same key was added before."""
+        count_before = len(self._hashes)
         self._hashes.add(int(title_key(title), 16))
-        return len(self._hashes) > known
+        return len(self._hashes) > count_before
 
 
 def title_key(title: str) -> str:
-    """The same for titles that differ in case, punctuation or blanks alone."""
+    """Return a title's hash as 16 hex digits; titles that differ only in case, punctuation or blanks share it."""
     return blake2b(normalise_title(title).encode("utf8", "surrogatepass"), digest_size=8).hexdigest()

@@ -1,4 +1,8 @@
-"""Titles to a file, portion by portion, so that the same command continues after a kill."""
+"""Writes generated titles to a file, portion by portion, so that the same command continues after it was killed.
+
+Each portion is one step of a resumable output. A second file, which is deleted at the end, keeps the key of each title,
+so that a continued command also refuses duplicates of the titles written before.
+"""
 
 import logging
 from collections import Counter
@@ -23,7 +27,7 @@ from redditgen.runtime.signals import signals_raise_keyboard_interrupt
 from redditgen.settings import GenerateSettings
 
 # Settings that do not change the bytes of the output.
-_NOT_IN_THE_FILE = (*IGNORED_SETTINGS, "resume", "tf1_python", "ray_address")
+_SETTINGS_WITHOUT_EFFECT = (*IGNORED_SETTINGS, "resume", "tf1_python", "ray_address")
 
 _log = logging.getLogger(__name__)
 
@@ -31,22 +35,24 @@ _log = logging.getLogger(__name__)
 def write_titles(settings: GenerateSettings) -> int:
     """Write titles to `settings.out`, with a sidecar, and return their number.
 
-    An interrupted call with the same settings is continued, also where it chose a new seed.
+    Continues an interrupted call with the same settings, with its seed where the settings have none. Raises UsageError
+    where `settings.out` is None or has an unknown suffix, OutputExists where the file exists and may not be replaced,
+    and InputError where the filters leave no title.
     """
     out = settings.out
     if out is None:
         raise UsageError("--out: a file to write is needed here")
     check_rows_file(out, columns_for_file(out))
     session = Session(settings)
-    if settings.skip_existing and (before := _find_up_to_date(out, session)):
-        return int(before["counts"][TITLE_COUNT])
+    if settings.skip_existing and (sidecar := _find_up_to_date(out, session)):
+        return int(sidecar["counts"][TITLE_COUNT])
     refuse_existing(out, settings.overwrite)
     requests = requests_from_settings(settings)
     total = session.check(requests)
-    made = fingerprint(settings, session.inputs, ignoring=_NOT_IN_THE_FILE, **session.facts)
+    made_of = fingerprint(settings, session.inputs, ignoring=_SETTINGS_WITHOUT_EFFECT, **session.facts)
     with (
         signals_raise_keyboard_interrupt(),
-        resumable_output([out], made, overwrite=settings.overwrite, extra_files=1) as output,
+        resumable_output([out], made_of, overwrite=settings.overwrite, extra_files=1) as output,
     ):
         title_file = _TitleFile(output, session, out)
         if not output.is_complete:
@@ -54,21 +60,21 @@ def write_titles(settings: GenerateSettings) -> int:
             report_counts(settings, total, title_file.state.counts)
             output.finish(title_file.facts)
         counts = counts_for_sidecar(title_file.state.counts)
-        made_with = replace(settings, seed=title_file.seed)
+        settings_with_seed = replace(settings, seed=title_file.seed)
         facts = {"counts": counts, **session.facts, "synthetic": True}
-        write_sidecar(out, made_with, inputs=session.inputs, written=output.path(0), **facts)
+        write_sidecar(out, settings_with_seed, inputs=session.inputs, written=output.path(0), **facts)
     _log.info("%s: %d titles", out, counts[TITLE_COUNT])
     return counts[TITLE_COUNT]
 
 
 def _find_up_to_date(out: Path, session: Session) -> dict[str, Any] | None:
-    """The sidecar of an output that is up to date, else None; without --seed an output of any seed is."""
-    ignoring = (*_NOT_IN_THE_FILE, *(("seed",) if session.settings.seed is None else ()))
+    """Return the sidecar of an output that is up to date, else None. Without --seed, any seed is up to date."""
+    ignoring = (*_SETTINGS_WITHOUT_EFFECT, *(("seed",) if session.settings.seed is None else ()))
     return find_up_to_date(out, session.settings, inputs=session.inputs, ignoring=ignoring, facts=session.facts)
 
 
 class _TitleFile:
-    """The file of titles, and an extra file with a key of each title, a line each, by which duplicates are found."""
+    """The file of titles (number 0 of the output), and the file with the key of each title on a line (number 1)."""
 
     def __init__(self, output: ResumableOutput, session: Session, out: Path) -> None:
         self._output, self._session, self._out = output, session, out
@@ -78,7 +84,7 @@ class _TitleFile:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What `.NAME.partial/state.json` keeps; its keys are a file format."""
+        """The values that `.NAME.partial/state.json` keeps; the keys are a file format."""
         state = self.state
         return {
             "counts": state.counts,
@@ -89,7 +95,7 @@ class _TitleFile:
         }
 
     def write(self, requests: PromptRequests, total: int) -> None:
-        """Draw and write the portions that are not there yet."""
+        """Draw and write the portions that an earlier call has not written."""
         output, session, done = self._output, self._session, self.state.counts[TITLE_COUNT]
         if output.steps:
             _log.info("%s: goes on behind %d titles of an interrupted run", self._out, done)
@@ -101,11 +107,11 @@ class _TitleFile:
                 if self.state.is_over:
                     break
                 if number >= output.steps:
-                    self._add(list(_counted(session.draw_portion(drawer, write, number, portion), progress)))
+                    self._write_portion(list(_count(session.draw_portion(drawer, write, number, portion), progress)))
 
-    def _add(self, made: list[Title]) -> None:
-        text = format_titles(made, self._out, self._session.settings, is_first=not self._output.steps)
-        keys = [f"{title_key(title.title)}\n" for title in made] if self._session.is_unique else []
+    def _write_portion(self, titles: list[Title]) -> None:
+        text = format_titles(titles, self._out, self._session.settings, is_first=not self._output.steps)
+        keys = [f"{title_key(title.title)}\n" for title in titles] if self._session.is_unique else []
         self._output.write_step([(0, text), (1, "".join(keys))], self.facts)
 
 
@@ -115,7 +121,8 @@ def _state_from_facts(facts: Mapping[str, Any]) -> DrawState:
     return DrawState(Counter(facts["counts"]), facts["fruitless"], facts["hopeless"], facts["is_over"])
 
 
-def _counted(made: Iterator[Title], progress: Progress) -> Iterator[Title]:
-    for title in made:
+def _count(titles: Iterator[Title], progress: Progress) -> Iterator[Title]:
+    """Yield the titles, and add each one to the progress."""
+    for title in titles:
         progress.update(1)
         yield title

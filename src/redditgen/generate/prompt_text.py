@@ -1,7 +1,7 @@
-"""Prompts to the text that an engine continues, and the engine's texts back to records.
+"""Turns prompts into the texts that an engine continues, and the engine's texts back into records.
 
-With a prefix of the user's own, or a run of plain text, nothing says where a title begins or ends: the whole text is
-kept.
+With a prefix of the user's own, or with a run trained on plain text, nothing marks where a title begins or ends, so the
+whole text is kept.
 """
 
 import random
@@ -19,33 +19,36 @@ UNFINISHED, MALFORMED, EMPTY, MARKUP = "unfinished", "malformed", "empty", "mark
 
 
 class PromptText(Protocol):
+    """The text form of prompts and titles in one run."""
+
     def prompt(self, prompt: Prompt, rng: random.Random) -> str:
-        """The text that an engine continues."""
+        """Return the text that an engine continues; `rng` chooses what the prompt leaves open."""
 
     def longest_prompt(self, prompt: Prompt) -> str:
-        """The longest text that `prompt` may return."""
+        """Return the longest text that the method `prompt` may return."""
 
     def parse(self, prompt: str, text: str) -> Record | str:
-        """The record of an engine's text, or the name of the fault for which it is none."""
+        """Return the record in `text`, which begins with `prompt`, or the name of the fault for which there is none."""
 
 
 def choose_prompt_text(settings: GenerateSettings, run_info: RunInfo, blocked: Collection[str]) -> PromptText:
+    """Return RawText for a prefix or a run trained on plain text, else RecordText."""
     if settings.prefix is not None or run_info.record_tokens == NO_RECORDS:
         return RawText(settings)
     return RecordText(run_info, blocked)
 
 
 class RecordText:
-    """A prompt is the start of a record, and the model writes its title."""
+    """Each prompt is the start of a record, and the model continues it with the title."""
 
     def __init__(self, run_info: RunInfo, blocked: Collection[str] = ()) -> None:
-        """Where a prompt leaves the category open, none of the `blocked` ones is drawn."""
-        kept = {name: count for name, count in run_info.categories.items() if name not in blocked}
-        self._run_info = replace(run_info, categories=kept)
+        """Set up prompts of a run; where one leaves the category open, none of the `blocked` ones is drawn."""
+        allowed = {name: count for name, count in run_info.categories.items() if name not in blocked}
+        self._run_info = replace(run_info, categories=allowed)
 
     def prompt(self, prompt: Prompt, rng: random.Random) -> str:
-        """The start of the wanted record, with those of its sections that the run's records have."""
-        return self._text(prompt, lambda: self._run_info.draw_category(rng), lambda: _drawn(prompt, rng))
+        """Return the start of the wanted record, with those of its sections that the run's records have."""
+        return self._text(prompt, lambda: self._run_info.draw_category(rng), lambda: _draw_keywords(prompt, rng))
 
     def longest_prompt(self, prompt: Prompt) -> str:
         keywords = prompt.keywords or ()
@@ -72,11 +75,11 @@ class RecordText:
         return MARKUP if has_markup(record.title) else record
 
     def _has_sections_of_run(self, record: Record) -> bool:
-        """Whether the record has sections if, and only if, the run's records have them."""
+        """Return whether the record has sections if, and only if, the run's records have them."""
         return self._run_info.sections is None or record.has_sections == bool(self._run_info.sections)
 
 
-def _drawn(prompt: Prompt, rng: random.Random) -> tuple[str, ...]:
+def _draw_keywords(prompt: Prompt, rng: random.Random) -> tuple[str, ...]:
     keywords = prompt.keywords or ()
     if prompt.most is None or len(keywords) <= prompt.most:
         return keywords
@@ -84,7 +87,7 @@ def _drawn(prompt: Prompt, rng: random.Random) -> tuple[str, ...]:
 
 
 class RawText:
-    """The prompt is the user's prefix, and the text after it is kept up to `settings.truncate`."""
+    """Each prompt is the user's prefix, and the text after it is kept up to the first `settings.truncate`."""
 
     def __init__(self, settings: GenerateSettings) -> None:
         self._settings = settings
@@ -96,7 +99,7 @@ class RawText:
         return self._settings.prefix or ""
 
     def parse(self, prompt: str, text: str) -> Record | str:
-        continued = text[len(prompt) :]
+        continuation = text[len(prompt) :]
         if self._settings.truncate:
-            continued, _, _ = continued.partition(self._settings.truncate)
-        return Record(title=(prompt if self._settings.include_prefix else "") + continued)
+            continuation, _, _ = continuation.partition(self._settings.truncate)
+        return Record(title=(prompt if self._settings.include_prefix else "") + continuation)

@@ -1,4 +1,4 @@
-"""What a command needs to draw titles, made once: the run, its prompt texts, the filters, the engine and its blocks."""
+"""A session: the run, the prompt texts, the filters and the engine with which one command draws all its titles."""
 
 import logging
 import random
@@ -39,12 +39,12 @@ _log = logging.getLogger(__name__)
 
 
 def open_engine(settings: GenerateSettings, run: ModelDir, rows: int) -> AbstractContextManager[WriteTexts]:
-    """The engine that the settings name, sampling in blocks of `rows` prompts."""
+    """Open the engine that the settings name, to sample in blocks of `rows` prompts."""
     return ENGINE_WRITERS[settings.engine](run, *engine_values(settings, rows))
 
 
 def engine_values(settings: GenerateSettings, rows: int) -> tuple[Sampling, SamplerOptions]:
-    """The settings as the values that engines take."""
+    """Convert the settings into the values that engines take."""
     sampling = Sampling(
         temperature=settings.temperature,
         top_k=settings.top_k,
@@ -62,10 +62,10 @@ def engine_values(settings: GenerateSettings, rows: int) -> tuple[Sampling, Samp
 
 
 class Session:
-    """Draws titles with one run by one command's settings."""
+    """Draws titles with one run and the settings of one command."""
 
     def __init__(self, settings: GenerateSettings) -> None:
-        """Raises RedditgenError where the run, or something that the settings name, is not there."""
+        """Find the run. Raises RedditgenError where it, or something else that the settings name, is missing."""
         self.settings = settings
         self.run = find_run(settings.run, settings.checkpoint_dir, settings.step)
         self.step = self.run.step()
@@ -73,12 +73,12 @@ class Session:
         self._blocked = blocked_categories(settings)
         self._prompt_text = choose_prompt_text(settings, self._run_info, self._blocked)
         self._is_raw = isinstance(self._prompt_text, RawText)
-        self._block = block_size(settings.batch_size, self.run.hyperparameters(), settings.length)
+        self._block_size = block_size(settings.batch_size, self.run.hyperparameters(), settings.length)
         self.is_unique = settings.unique and not self._is_raw
 
     @property
     def inputs(self) -> list[Path]:
-        """The files that the titles depend on."""
+        """The files that the titles depend on: weights, prompts, word list and title index, where they are used."""
         index = self.run.path / INDEX_FILE
         uses_index = not self._is_raw and self.settings.novel is not False and index.exists()
         return [
@@ -88,43 +88,48 @@ class Session:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """The values that were chosen where the settings say `auto`, for the sidecar."""
+        """Values for the sidecar: the step, and the batch size and precision that `auto` stands for."""
         precision = choose_precision(self.settings.precision) if self.settings.engine == "torch" else "float32"
-        return {"step": self.step, "batch_size": self._block, "precision": precision}
+        return {"step": self.step, "batch_size": self._block_size, "precision": precision}
 
     def check(self, requests: PromptRequests) -> int:
-        """The number of titles asked for; raises RedditgenError for requests that can't be met, before any work."""
+        """Check all requests and return the number of titles that they ask for.
+
+        Raises RedditgenError, before any text is sampled, for requests that can't be met.
+        """
         return check_requests(requests, self._run_info, self._blocked, self._refuse_too_long)
 
     def drawer(self, total: int, seed: int, seen: SeenTitles | None, state: DrawState) -> TitleDrawer:
+        """Return a TitleDrawer for `total` titles; `seen` and `state` are those of the portions before."""
         return TitleDrawer(self._prompt_text, self._filters, self._limits(total), seed=seed, seen=seen, state=state)
 
     def open_engine(self) -> AbstractContextManager[WriteTexts]:
-        """The engine, opened for any number of portions."""
-        return open_engine(self.settings, self.run, self._block)
+        """Open the engine for any number of portions."""
+        return open_engine(self.settings, self.run, self._block_size)
 
     def portions(self, requests: PromptRequests) -> Iterator[list[PromptQuota]]:
-        return cut_into_portions(requests, BLOCKS_PER_PORTION * self._block)
+        """Cut the requests into portions of as many titles as BLOCKS_PER_PORTION blocks hold."""
+        return cut_into_portions(requests, BLOCKS_PER_PORTION * self._block_size)
 
     def draw_portion(
         self, drawer: TitleDrawer, write: WriteTexts, number: int, portion: list[PromptQuota]
     ) -> Iterator[Title]:
-        """The titles of a portion, as they are drawn."""
-        with closing(drawer.draw_portion(write, number, portion)) as drawn:
-            for one in drawn:
-                yield make_title(one, self.settings, step=self.step, seed=drawer.seed)
+        """Yield the titles of a portion while they are drawn."""
+        with closing(drawer.draw_portion(write, number, portion)) as drawn_titles:
+            for drawn in drawn_titles:
+                yield make_title(drawn, self.settings, step=self.step, seed=drawer.seed)
 
     @cached_property
     def _filters(self) -> list[Filter]:
         return choose_filters(self.settings, self.run, self._blocked, is_raw=self._is_raw)
 
     def _limits(self, total: int) -> DrawLimits:
-        # Where the likeliest token is always taken, a second try gives the same text.
+        # Greedy sampling writes the same text at every try.
         is_greedy = self.settings.temperature == 0 or self.settings.top_k == 1
         return DrawLimits(
-            block_rows=self._block,
+            block_rows=self._block_size,
             max_tries=1 if is_greedy else self.settings.max_tries,
-            max_misses=MAX_BLOCKS_WITHOUT_TITLE * min(self._block, total),
+            max_misses=MAX_BLOCKS_WITHOUT_TITLE * min(self._block_size, total),
         )
 
     def _refuse_too_long(self, request: PromptRequest) -> None:
@@ -143,7 +148,7 @@ class Session:
 
 
 def choose_seed(settings: GenerateSettings) -> int:
-    """The seed of the settings, or a new one, which is logged so that the same titles can be made again."""
+    """Return the seed of the settings, or a random one, which is logged so that the titles can be reproduced."""
     if settings.seed is not None:
         return settings.seed
     seed = random.SystemRandom().randrange(2**31)

@@ -1,4 +1,4 @@
-"""A generated title, and how it stands in a file or on a terminal."""
+"""Generated titles, and their form in files and on a terminal."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ LABEL = "[synthetic] "
 
 @dataclass(frozen=True, kw_only=True)
 class Title:
-    """A generated title and where it comes from: the keys and columns of generated files."""
+    """A generated title and its origin. The fields are the keys and columns of generated files."""
 
     title: str
     category: str | None
@@ -27,6 +27,7 @@ class Title:
 
 
 def make_title(drawn: DrawnTitle, settings: GenerateSettings, *, step: int, seed: int) -> Title:
+    """Add the run, step, engine and seed to a title that was drawn."""
     return Title(
         title=drawn.record.title or "",
         category=drawn.record.category,
@@ -40,17 +41,17 @@ def make_title(drawn: DrawnTitle, settings: GenerateSettings, *, step: int, seed
 
 
 def format_title(title: Title, settings: GenerateSettings) -> str:
-    """A title as text, with a mark if one is asked for."""
+    """Return a title as text, with LABEL before it where the settings ask for labels."""
     return LABEL + title.title if settings.label else title.title
 
 
 def columns_for_file(out: Path) -> tuple[str, ...]:
-    """What a file of this name holds of each title."""
+    """Return the columns of a file, by its suffix: only the title in a .txt."""
     return ("title",) if out.suffix.lower() == ".txt" else TITLE_COLUMNS
 
 
 def format_titles(titles: list[Title], out: Path, settings: GenerateSettings, *, is_first: bool) -> str:
-    """Titles as they stand in `out`, and before the first ones what begins it."""
+    """Return titles as text in the format of `out`; the first ones (`is_first`) follow the header of a CSV."""
     is_text = out.suffix.lower() == ".txt"
-    rows: list[Row] = [{"make_title": format_title(title, settings)} if is_text else vars(title) for title in titles]
+    rows: list[Row] = [{"title": format_title(title, settings)} if is_text else vars(title) for title in titles]
     return format_rows(rows, out, columns_for_file(out), delimiter=settings.sample_delim, is_first=is_first)

@@ -1,1 +1,1 @@
-"""A GPT-2 on disk: model directories, run info, hyperparameters, tokenizer, metrics."""
+"""GPT-2 models on disk: model directories, run info, hyperparameters, tokenizer, metrics."""

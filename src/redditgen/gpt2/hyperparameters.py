@@ -1,6 +1,7 @@
-"""The sizes of a GPT-2, as `hparams.json` in a model directory names them, and the shapes of its tensors.
+"""The sizes of a GPT-2, as `hparams.json` in a model directory states them, and the shapes of its tensors.
 
-Names and shapes: openai/gpt-2, `src/model.py`."""
+Names and shapes are those of openai/gpt-2, `src/model.py`.
+"""
 
 import json
 import math
@@ -10,19 +11,24 @@ from pathlib import Path
 from redditgen.errors import InputError, MissingError
 from redditgen.files import untrusted
 
-_BYTES = 1 << 16  # of hparams.json
+_MAX_FILE_BYTES = 1 << 16  # of hparams.json
 
 
-# Far beyond GPT-2 1558M, with 50,257 tokens and 48 layers, and little enough to count with before anything is read.
-_SIZE, _LAYERS = 1 << 24, 1000
+# Limits of every size, and of the layers: far above GPT-2 1558M with its 50,257 tokens and 48 layers, and low enough
+# that the shapes of all tensors can be listed before anything else is read.
+_MAX_SIZE, _MAX_LAYERS = 1 << 24, 1000
 
 
-LIMITS = f"at most {_SIZE}, {_LAYERS} layers"
+LIMITS = f"at most {_MAX_SIZE}, {_MAX_LAYERS} layers"
 
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """What `hparams.json` says: sizes of vocabulary, context (tokens), width, heads and layers."""
+    """The content of `hparams.json`.
+
+    `n_vocab` counts the tokens of the vocabulary, `n_ctx` those of the context; `n_embd` is the width of the hidden
+    states, `n_head` the number of attention heads, `n_layer` that of layers.
+    """
 
     n_vocab: int
     n_ctx: int
@@ -32,9 +38,12 @@ class Hyperparameters:
 
     @classmethod
     def load(cls, path: Path) -> "Hyperparameters":
-        """Read `hparams.json`; raises MissingError or InputError naming what is wrong with it."""
+        """Read `hparams.json`.
+
+        Raises MissingError where the file does not exist, and InputError where a size is missing or out of range.
+        """
         try:
-            content = untrusted.read_json(path, _BYTES)
+            content = untrusted.read_json(path, _MAX_FILE_BYTES)
             hyperparameters = cls(**{name: int(content[name]) for name in cls.__dataclass_fields__})
         except FileNotFoundError as error:
             raise MissingError(f"{path}: not there, and a model directory needs it") from error
@@ -48,31 +57,35 @@ class Hyperparameters:
 
     @property
     def is_valid(self) -> bool:
-        """Whether a network can have these sizes."""
+        """Whether a network can have these sizes and they are within LIMITS."""
         sizes = asdict(self).values()
-        return 0 < min(sizes) <= max(sizes) <= _SIZE and self.n_layer <= _LAYERS and self.n_embd % self.n_head == 0
+        return (
+            0 < min(sizes) <= max(sizes) <= _MAX_SIZE and self.n_layer <= _MAX_LAYERS and self.n_embd % self.n_head == 0
+        )
 
     def save(self, path: Path) -> None:
+        """Write `hparams.json`; raises OSError where it can't be written."""
         path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf8")
 
     def parameters(self) -> int:
-        """How many numbers the tensors hold."""
+        """Return the number of parameters: the values in all tensors together."""
         return sum(map(math.prod, self.tensor_shapes().values()))
 
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Every tensor of a checkpoint with its shape."""
+        """Return the shape of every tensor in a checkpoint, by the tensor's name."""
         width = self.n_embd
         shapes: dict[str, tuple[int, ...]] = {"model/wte": (self.n_vocab, width), "model/wpe": (self.n_ctx, width)}
         for layer in range(self.n_layer):
-            at = f"model/h{layer}"
-            shapes |= _pair(f"{at}/ln_1", "g", (width,), width)
-            shapes |= _pair(f"{at}/attn/c_attn", "w", (1, width, 3 * width), 3 * width)
-            shapes |= _pair(f"{at}/attn/c_proj", "w", (1, width, width), width)
-            shapes |= _pair(f"{at}/ln_2", "g", (width,), width)
-            shapes |= _pair(f"{at}/mlp/c_fc", "w", (1, width, 4 * width), 4 * width)
-            shapes |= _pair(f"{at}/mlp/c_proj", "w", (1, 4 * width, width), width)
-        return shapes | _pair("model/ln_f", "g", (width,), width)
+            prefix = f"model/h{layer}"
+            shapes |= _weight_and_bias(f"{prefix}/ln_1", "g", (width,), width)
+            shapes |= _weight_and_bias(f"{prefix}/attn/c_attn", "w", (1, width, 3 * width), 3 * width)
+            shapes |= _weight_and_bias(f"{prefix}/attn/c_proj", "w", (1, width, width), width)
+            shapes |= _weight_and_bias(f"{prefix}/ln_2", "g", (width,), width)
+            shapes |= _weight_and_bias(f"{prefix}/mlp/c_fc", "w", (1, width, 4 * width), 4 * width)
+            shapes |= _weight_and_bias(f"{prefix}/mlp/c_proj", "w", (1, 4 * width, width), width)
+        return shapes | _weight_and_bias("model/ln_f", "g", (width,), width)
 
 
-def _pair(name: str, letter: str, shape: tuple[int, ...], bias: int) -> dict[str, tuple[int, ...]]:
-    return {f"{name}/{letter}": shape, f"{name}/b": (bias,)}
+def _weight_and_bias(name: str, weight: str, shape: tuple[int, ...], bias: int) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of an operation's two tensors: `name`/`weight`, and its bias of `bias` values."""
+    return {f"{name}/{weight}": shape, f"{name}/b": (bias,)}

@@ -1,7 +1,7 @@
-"""A run's `metrics.jsonl`: what was measured, a line a report.
+"""Reads and writes a run's `metrics.jsonl`, which holds the measurements of a training as one JSON object per report.
 
-All that must be known of a run's past to go on with it stands here: how good its checkpoints are, and since when it has
-not become better.
+A continued training reads here all that it needs to know about the steps before: the held-out loss of each checkpoint,
+and how many measurements have passed since the best one.
 """
 
 import json
@@ -17,9 +17,10 @@ from redditgen.files.atomic import atomic_write, sync_to_disk
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What is known at a step; losses are in nats a token, tokens and seconds count since the command began.
+    """The measurements at one step of a training.
 
-    Speeds are of the steps since the report before, and the memory is the most that was taken at once.
+    Losses are in nats per token. `tokens` and `seconds` count from the start of the command. Speeds are those of the
+    steps since the previous report, and `memory_bytes` is the peak of the memory in use.
     """
 
     step: int
@@ -46,12 +47,13 @@ _FIELDS = frozenset(field.name for field in fields(Report))
 
 
 class MetricsFile:
-    """The file, opened anew for each report, so that a killed run leaves whole lines."""
+    """A `metrics.jsonl`. It is opened anew for each report, so that a process that is killed leaves complete lines."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def add(self, report: Report) -> None:
+        """Append a report; raises InputError where the file can't be written."""
         try:
             with self._path.open("a", encoding="utf8") as file:
                 file.write(json.dumps(asdict(report)) + "\n")
@@ -59,25 +61,28 @@ class MetricsFile:
             raise InputError(f"{self._path}: can't be written: {error.strerror or error}") from error
 
     def sync_to_disk(self) -> None:
-        """Wait until all reports are on the disk, so that no checkpoint outlasts its reports in a power cut."""
+        """Wait until all reports are on the disk, so that after a power failure no checkpoint lacks its reports."""
         if self._path.exists():
             sync_to_disk(self._path)
 
     def cut(self, step: int) -> None:
-        """Drop the reports of later steps, since these come again; raises InputError where a line is no report."""
+        """Delete the reports of the steps after `step`, which the continued training will report again.
+
+        Raises InputError where a line is not a report.
+        """
         if not self._path.exists():
             return
-        kept = [line for line in self._lines() if self._parsed(line)["step"] <= step]
+        kept = [line for line in self._complete_lines() if self._parse_line(line)["step"] <= step]
         with atomic_write(self._path) as temporary:
             temporary.write_text("".join(kept), encoding="utf8")
 
     def reports(self) -> list[Report]:
-        """All there are, in order; raises InputError where a line is no report."""
-        lines = map(self._parsed, self._lines())
+        """Return all reports in the file's order; raises InputError where a line is not a report."""
+        lines = map(self._parse_line, self._complete_lines())
         return [Report(**{name: value for name, value in line.items() if name in _FIELDS}) for line in lines]
 
-    def _lines(self) -> list[str]:
-        """The whole lines: that of a report during which the run was killed is none."""
+    def _complete_lines(self) -> list[str]:
+        """Return the complete lines, leaving out a last one that a killed process did not finish."""
         if not self._path.exists():
             return []
         try:
@@ -86,7 +91,7 @@ class MetricsFile:
             raise InputError(f"{self._path}: can't be read: {error}") from error
         return [line for line in lines if line.endswith("\n")]
 
-    def _parsed(self, line: str) -> dict[str, Any]:
+    def _parse_line(self, line: str) -> dict[str, Any]:
         try:
             content = json.loads(line)
             if not isinstance(content["step"], int):
@@ -99,26 +104,29 @@ class MetricsFile:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether it is one, or None; raises OverflowError for a whole number that is too large to count with."""
+    """Whether a value is a number or None; raises OverflowError for an integer that is too large for a float."""
     return value is None or (isinstance(value, int | float) and float(value) is not None)
 
 
 def best_report(reports: Iterable[Report]) -> Report | None:
-    """That of the lowest held-out loss, the first if there are several, among those with weights of the run's own."""
-    measured = [report for report in _measured(reports) if report.step > 0]
-    return min(measured, key=lambda report: (report.val_loss, report.step), default=None)
+    """Return the report with the lowest held-out loss, the earliest of equals; None where there is none.
+
+    Step 0 does not count: it measures the weights that the training started from.
+    """
+    candidates = [report for report in _with_held_out_loss(reports) if report.step > 0]
+    return min(candidates, key=lambda report: (report.val_loss, report.step), default=None)
 
 
 def measurements_since_best(reports: Iterable[Report], after: int) -> int:
-    """How many measurements in a row, of those `after` a step, have not been better than the best before them."""
-    lowest, number = math.inf, 0
-    for report in _measured(reports):
+    """Return how many measurements after step `after` have followed the best one, none of them better than it."""
+    lowest, count = math.inf, 0
+    for report in _with_held_out_loss(reports):
         assert report.val_loss is not None
         is_better = report.val_loss < lowest
         lowest = min(lowest, report.val_loss)
-        number = 0 if is_better else number + (report.step > after)
-    return number
+        count = 0 if is_better else count + (report.step > after)
+    return count
 
 
-def _measured(reports: Iterable[Report]) -> list[Report]:
+def _with_held_out_loss(reports: Iterable[Report]) -> list[Report]:
     return [report for report in reports if report.val_loss is not None and math.isfinite(report.val_loss)]

@@ -1,7 +1,7 @@
-"""A GPT-2's shape and its tensors under the names that OpenAI's checkpoints give them.
+"""Converts between the tensors of an OpenAI checkpoint and transformers' GPT-2.
 
-Names and shapes: openai/gpt-2, `src/model.py`. Convolutions of width 1 stand as [1, in, out] there and as [in, out]
-in transformers' GPT-2.
+A checkpoint's names and shapes are those of openai/gpt-2, `src/model.py`. The weight of a convolution of width 1 has
+the shape [1, in, out] in a checkpoint and [in, out] in transformers' GPT-2.
 """
 
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def new_network(hyperparameters: Hyperparameters) -> "GPT2LMHeadModel":
-    """An uninitialised GPT-2 of this shape, without dropout, as OpenAI's and gpt-2-simple's code has none."""
+    """Return an untrained GPT-2 of these sizes, without dropout, which OpenAI's and gpt-2-simple's code lacks."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     config = GPT2Config(
@@ -28,7 +28,8 @@ def new_network(hyperparameters: Hyperparameters) -> "GPT2LMHeadModel":
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,
-        activation_function="gelu_pytorch_tanh",  # OpenAI's, in one operation that keeps a fourth for the way back
+        # OpenAI's GELU as one operation, which stores a quarter as much for the backward pass.
+        activation_function="gelu_pytorch_tanh",
         bos_token_id=hyperparameters.n_vocab - 1,
         eos_token_id=hyperparameters.n_vocab - 1,
         use_cache=False,
@@ -37,7 +38,7 @@ def new_network(hyperparameters: Hyperparameters) -> "GPT2LMHeadModel":
 
 
 def copy_to_network(tensors: "Tensors", model: "GPT2LMHeadModel") -> None:
-    """Copy checkpoint tensors into a network of the same shape."""
+    """Copy a checkpoint's tensors into a network of the same sizes."""
     import torch
 
     state = model.state_dict()
@@ -48,7 +49,7 @@ def copy_to_network(tensors: "Tensors", model: "GPT2LMHeadModel") -> None:
 
 
 def tensors_of_network(model: "GPT2LMHeadModel", hyperparameters: Hyperparameters) -> "Tensors":
-    """A network's weights as float32 checkpoint tensors."""
+    """Return a network's weights as float32 tensors on the CPU, with the names and shapes of a checkpoint."""
     state = model.state_dict()
     return {
         name: state[torch_name(name)].detach().float().cpu().reshape(shape).numpy().copy()
@@ -57,7 +58,10 @@ def tensors_of_network(model: "GPT2LMHeadModel", hyperparameters: Hyperparameter
 
 
 def torch_name(name: str) -> str:
-    """`model/h0/attn/c_attn/w` to `transformer.h.0.attn.c_attn.weight`."""
+    """Return transformers' name of a checkpoint's tensor.
+
+    `model/h0/attn/c_attn/w` becomes `transformer.h.0.attn.c_attn.weight`.
+    """
     parts = name.removeprefix("model/").split("/")
     if parts[0].startswith("h"):
         parts[0:1] = ["h", parts[0][1:]]

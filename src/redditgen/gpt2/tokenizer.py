@@ -1,8 +1,8 @@
 """GPT-2's byte-level BPE, read from and written to a model directory's `encoder.json` and `vocab.bpe`.
 
-File formats: openai/gpt-2, `src/encoder.py`. `encoder.json` maps a token's letters (bytes shown as printable
-characters) to its id; `vocab.bpe` holds a version line, then a merge a line, best first. The last id is
-`<|endoftext|>`.
+The file formats are those of openai/gpt-2, `src/encoder.py`. `encoder.json` maps each token to its id; each byte of a
+token is written as one printable character. `vocab.bpe` holds a version line, then one merge per line, in order of
+priority. The last id is that of `<|endoftext|>`.
 """
 
 import json
@@ -22,7 +22,7 @@ MAX_FILE_BYTES = 16 << 20  # of each file; GPT-2's have 1.04 and 0.46 MB
 
 
 class Tokenizer:
-    """Text to token ids and back."""
+    """Converts text to token ids and back."""
 
     def __init__(self, vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> None:
         from tokenizers import Tokenizer as Backend
@@ -39,23 +39,23 @@ class Tokenizer:
         return len(self.vocabulary)
 
     def encode(self, texts: Sequence[str]) -> "list[Encoding]":
-        """Tokenize plain text; `<|endoftext|>` in it is split into pieces, as gpt-2-simple does.
+        """Tokenize texts; `<|endoftext|>` in them is split into several tokens, as in gpt-2-simple.
 
-        Each encoding holds `ids` and `offsets`, the characters [start, end) that a token came from.
+        Each encoding holds `ids` and `offsets`, the characters [start, end) that each token covers.
         """
         return self._backend.encode_batch(list(texts))
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Token ids to text; bytes that are no UTF-8 become U+FFFD."""
+        """Return the text of token ids; bytes that are not UTF-8 become U+FFFD."""
         return self._backend.decode(list(ids), skip_special_tokens=False)
 
     def tokens(self) -> list[str]:
-        """The tokens' letters in the order of their ids."""
+        """Return the tokens in the order of their ids, as `encoder.json` writes them."""
         return sorted(self.vocabulary, key=self.vocabulary.__getitem__)
 
     @classmethod
     def load(cls, folder: Path) -> "Tokenizer":
-        """Read `encoder.json` and `vocab.bpe`; raises MissingError or InputError naming the file."""
+        """Read `encoder.json` and `vocab.bpe`; raises MissingError or InputError that names the file."""
         vocabulary, merges = _read_vocabulary(folder / "encoder.json"), _read_merges(folder / "vocab.bpe")
         for left, right in merges:
             if not vocabulary.keys() >= {left, right, left + right}:
@@ -65,20 +65,21 @@ class Tokenizer:
                 )
         try:
             return cls(vocabulary, merges)
-        except Exception as error:  # tokenizers has no class of its own
+        except Exception as error:  # tokenizers has no exception class of its own
             raise InputError(
                 f"{folder / 'encoder.json'}: can't be read as a vocabulary ({first_line(error)}); "
                 "copy it anew from the model's source"
             ) from error
 
     def save(self, folder: Path) -> None:
+        """Write `encoder.json` and `vocab.bpe`; raises OSError where they can't be written."""
         (folder / "encoder.json").write_text(json.dumps(self.vocabulary), encoding="utf8")
         lines = [_VERSION_LINE, *(f"{left} {right}" for left, right in self.merges)]
         (folder / "vocab.bpe").write_text("\n".join(lines) + "\n", encoding="utf8")
 
 
 def train_tokenizer(texts: Sequence[str], size: int) -> Tokenizer:
-    """Learn a vocabulary of `size` tokens: 256 bytes, the merges, and `<|endoftext|>` as the last."""
+    """Train a tokenizer with `size` tokens: the 256 bytes, the merges learned from `texts`, and `<|endoftext|>`."""
     from tokenizers import Tokenizer as Backend
     from tokenizers import models, pre_tokenizers, trainers
 
@@ -95,7 +96,7 @@ def train_tokenizer(texts: Sequence[str], size: int) -> Tokenizer:
 
 def _read_vocabulary(path: Path) -> dict[str, int]:
     try:
-        vocabulary: dict[str, int] = untrusted.parse_json(_read(path))
+        vocabulary: dict[str, int] = untrusted.parse_json(_read_file(path))
     except ValueError as error:
         raise InputError(f"{path}: is no JSON ({error}); copy it anew from the model's source") from error
     are_ids = isinstance(vocabulary, dict) and all(type(number) is int for number in vocabulary.values())
@@ -108,7 +109,7 @@ def _read_vocabulary(path: Path) -> dict[str, int]:
 
 def _read_merges(path: Path) -> list[tuple[str, str]]:
     merges = []
-    for number, line in enumerate(_read(path).split("\n")[1:], start=2):
+    for number, line in enumerate(_read_file(path).split("\n")[1:], start=2):
         match line.split(" "):
             case [left, right]:
                 merges.append((left, right))
@@ -120,11 +121,11 @@ def _read_merges(path: Path) -> list[tuple[str, str]]:
 
 
 def first_line(error: Exception) -> str:
-    """What tokenizers says, without the rest, which is about its own code."""
+    """Return the first line of an error's message; tokenizers' further lines are about its own code."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _read(path: Path) -> str:
+def _read_file(path: Path) -> str:
     try:
         return untrusted.read_text(path, MAX_FILE_BYTES)
     except FileNotFoundError as error:

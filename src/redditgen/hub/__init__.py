@@ -1,1 +1,1 @@
-"""Models from outside and for outside: downloads of OpenAI's models, exports of runs, model cards."""
+"""Exchange of models with other programs: download of OpenAI's models, export of runs, model cards."""

@@ -1,7 +1,11 @@
-"""Download of one of OpenAI's models: seven files, all whole and checked before the model's folder appears.
+"""Download of one of OpenAI's models: seven files, all complete and checked before the model's folder appears.
 
-Address and names: gpt-2-simple 0.8, `download_gpt2`. What has come lies in `models/.124M.download/` until the model is
-whole; the same command goes on from there.
+1. Ask the server for the size and version of each file, and check that the disk has room for them.
+2. Download into `models/.124M.download/`: first the small files, which must describe one model, then the weights. An
+   interrupted download stays there, and the same command continues it.
+3. Verify the checksum of every tensor, and rename the folder to `models/124M/`.
+
+URL and file names are those of gpt-2-simple 0.8, `download_gpt2`.
 """
 
 import logging
@@ -23,8 +27,8 @@ from redditgen.settings import DownloadSettings
 if TYPE_CHECKING:
     import httpx
 
-# The most bytes each may have: many times OpenAI's, and for what is read in one go little enough for that. The data
-# comes last, so that what is wrong with the others shows before gigabytes have come.
+# The largest size accepted of each file, in bytes: many times that of OpenAI's file, but small enough for memory where
+# the file is read at once. The weights come last, so that a fault in the others shows before gigabytes are downloaded.
 MAX_FILE_BYTES = {
     "checkpoint": 64 << 10,
     "hparams.json": 64 << 10,
@@ -34,20 +38,25 @@ MAX_FILE_BYTES = {
     "model.ckpt.meta": 64 << 20,
     "model.ckpt.data-00000-of-00001": 16 << 30,
 }
-_DATA = "model.ckpt.data-00000-of-00001"
-_SPARE = 50 * MB  # of the disk, left for others
+_WEIGHTS_FILE = "model.ckpt.data-00000-of-00001"
+_DISK_RESERVE = 50 * MB  # bytes of disk that stay free for other programs
 
 _log = logging.getLogger(__name__)
 
 
 def download(settings: DownloadSettings) -> Path:
-    """Download a model and give its folder; one that is there whole is left as it is."""
+    """Download a model and return its folder. A complete model that is there already is kept.
+
+    Raises InputError where a file is invalid or the disk is full, MissingError where the server can't be reached,
+    OutputExists where the folder holds something else, RedditgenError where another process is downloading to it,
+    Interrupted on Ctrl-C.
+    """
     target = settings.model_dir / settings.model
     try:
-        if _is_whole(target, settings.overwrite):
+        if _is_complete(target, settings.overwrite):
             _log.info("%s: there already and whole; --overwrite downloads it anew", target)
         else:
-            _download(settings, target)
+            _download_model(settings, target)
     except KeyboardInterrupt as error:
         raise Interrupted(f"download of {settings.model} interrupted; the same command goes on from here") from error
     except OSError as error:
@@ -55,8 +64,8 @@ def download(settings: DownloadSettings) -> Path:
     return target
 
 
-def _is_whole(target: Path, overwrite: bool) -> bool:
-    """Whether the model is there already; raises OutputExists or InputError where something else is in its place."""
+def _is_complete(target: Path, overwrite: bool) -> bool:
+    """Return whether the complete model is in its folder. Raises OutputExists or InputError where anything else is."""
     if not target.exists() and not target.is_symlink():
         return False
     if not target.is_dir():
@@ -79,29 +88,29 @@ def _is_whole(target: Path, overwrite: bool) -> bool:
 
 
 def _check_replaceable(target: Path) -> None:
-    """Nothing goes with an old model but what belongs to it, such as generate's copies of it."""
-    foreign = [path.name for path in target.iterdir() if path.name not in MAX_FILE_BYTES]
-    if foreign := sorted(name for name in foreign if not name.startswith("ctranslate2-")):
-        raise OutputExists(f"{target}: holds {', '.join(foreign[:5])}, which are no model's; move them away first")
+    """Raise OutputExists where the old model's folder holds files other than the model and generate's copies of it."""
+    others = [path.name for path in target.iterdir() if path.name not in MAX_FILE_BYTES]
+    if others := sorted(name for name in others if not name.startswith("ctranslate2-")):
+        raise OutputExists(f"{target}: holds {', '.join(others[:5])}, which are no model's; move them away first")
 
 
-def _download(settings: DownloadSettings, target: Path) -> None:
+def _download_model(settings: DownloadSettings, target: Path) -> None:
     folder = target.with_name(f".{target.name}.download")
     with http.open_client() as client:
-        remotes = _ask(client, settings)
+        remotes = _describe_files(client, settings)
         _announce(settings, remotes, folder, target)
         make_folder(folder)
         with exclusive_lock(folder, "downloading to it"):
-            _get(client, remotes, folder)
-            _check_data(folder)
+            _download_files(client, remotes, folder)
+            _check_weights(folder)
             for name in MAX_FILE_BYTES:
                 resumable_download.forget_version(folder / name)
-            _put(folder, target, settings.overwrite)
+            _move_into_place(folder, target, settings.overwrite)
     _log.info("%s: whole; use it with: redditgen finetune DATASET --model %s", target, settings.model)
 
 
-def _ask(client: "httpx.Client", settings: DownloadSettings) -> dict[str, RemoteFile]:
-    """What the server says of each file, before anything is downloaded."""
+def _describe_files(client: "httpx.Client", settings: DownloadSettings) -> dict[str, RemoteFile]:
+    """Return the server's description of each file, before anything is downloaded."""
     base = http.url_below(settings.base_url, ["models", settings.model])
     _log.info("model %s: asking %s what there is to download", settings.model, http.redact_url(base))
     return {
@@ -113,45 +122,53 @@ def _ask(client: "httpx.Client", settings: DownloadSettings) -> dict[str, Remote
 
 
 def _announce(settings: DownloadSettings, remotes: dict[str, RemoteFile], folder: Path, target: Path) -> None:
-    """Say what comes; raises InputError where the disk has no room for it."""
-    total, left = _bytes(remotes), _bytes(remotes) - _there(remotes, folder)
-    place = next(parent for parent in folder.parents if parent.exists())
-    free = shutil.disk_usage(place).free
-    if left and free < left + _SPARE:
+    """Log what will be downloaded. Raises InputError where the disk has no room for it."""
+    total, remaining = _total_bytes(remotes), _total_bytes(remotes) - _downloaded_bytes(remotes, folder)
+    existing_parent = next(parent for parent in folder.parents if parent.exists())
+    free = shutil.disk_usage(existing_parent).free
+    if remaining and free < remaining + _DISK_RESERVE:
         raise InputError(
-            f"{target}: {(left + _SPARE) / MB:.0f} MB of disk are needed and {free / MB:.0f} MB are free; "
+            f"{target}: {(remaining + _DISK_RESERVE) / MB:.0f} MB of disk are needed and {free / MB:.0f} MB are free; "
             "free the rest, or name a folder on another disk with --model-dir"
         )
     source = http.redact_url(http.url_below(settings.base_url, ["models", settings.model]))
-    had = "" if left == total else f" ({(total - left) / MB:.1f} MB are here from an earlier try)"
+    resumed = "" if remaining == total else f" ({(total - remaining) / MB:.1f} MB are here from an earlier try)"
     _log.info(
-        "model %s: %d files, %.1f MB%s, from %s to %s", settings.model, len(remotes), total / MB, had, source, target
+        "model %s: %d files, %.1f MB%s, from %s to %s",
+        settings.model,
+        len(remotes),
+        total / MB,
+        resumed,
+        source,
+        target,
     )
 
 
-def _bytes(remotes: dict[str, RemoteFile]) -> int:
+def _total_bytes(remotes: dict[str, RemoteFile]) -> int:
     return sum(remote.size for remote in remotes.values())
 
 
-def _there(remotes: dict[str, RemoteFile], folder: Path) -> int:
+def _downloaded_bytes(remotes: dict[str, RemoteFile], folder: Path) -> int:
     return sum(resumable_download.downloaded_bytes(remote, folder / name) for name, remote in remotes.items())
 
 
-def _get(client: "httpx.Client", remotes: dict[str, RemoteFile], folder: Path) -> None:
-    done = _there(remotes, folder)
-    with Progress("download", unit="MB", total=_bytes(remotes) // MB, done=done // MB) as progress:
-        advance = _in_megabytes(progress, done)
+def _download_files(client: "httpx.Client", remotes: dict[str, RemoteFile], folder: Path) -> None:
+    done = _downloaded_bytes(remotes, folder)
+    with Progress("download", unit="MB", total=_total_bytes(remotes) // MB, done=done // MB) as progress:
+        advance = _megabyte_counter(progress, done)
         for name, remote in remotes.items():
-            if name == _DATA:
+            if name == _WEIGHTS_FILE:
                 _check_new_small_files(folder)
             resumable_download.download_file(client, remote, folder / name, advance)
 
 
-def _in_megabytes(progress: Progress, done: int) -> Callable[[int], None]:
+def _megabyte_counter(progress: Progress, done: int) -> Callable[[int], None]:
+    """Return a function that adds a number of bytes to `done` bytes and updates the progress in megabytes."""
+
     def advance(count: int) -> None:
         nonlocal done
-        before, done = done, done + count
-        progress.update(done // MB - before // MB)
+        previous, done = done, done + count
+        progress.update(done // MB - previous // MB)
 
     return advance
 
@@ -161,7 +178,7 @@ def _check_new_small_files(folder: Path) -> None:
         _check_small_files(folder)
     except RedditgenError as error:
         for name in MAX_FILE_BYTES:
-            if name != _DATA:
+            if name != _WEIGHTS_FILE:
                 (folder / name).unlink(missing_ok=True)
         raise InputError(
             f"{error} (all but the data was deleted; the same command downloads it anew, --base-url from elsewhere)"
@@ -169,7 +186,7 @@ def _check_new_small_files(folder: Path) -> None:
 
 
 def _check_small_files(folder: Path) -> None:
-    """Raise InputError or MissingError unless they are of one model."""
+    """Raise InputError or MissingError unless the vocabulary, the hyperparameters and the index are of one model."""
     model, prefix = ModelDir(folder), folder / "model.ckpt"
     model.tokenizer()
     if model.checkpoint_prefix() != prefix:
@@ -177,28 +194,28 @@ def _check_small_files(folder: Path) -> None:
     tf_checkpoint.read_matching_index(prefix, model.hyperparameters().tensor_shapes())
 
 
-def _check_data(folder: Path) -> None:
+def _check_weights(folder: Path) -> None:
     _log.info("checking every tensor")
     try:
         tf_checkpoint.verify_checksums(folder / "model.ckpt")
     except InputError as error:
-        (folder / _DATA).unlink(missing_ok=True)
+        (folder / _WEIGHTS_FILE).unlink(missing_ok=True)
         raise InputError(f"{error} (it was deleted; the same command downloads it anew)") from error
 
 
-def _put(folder: Path, target: Path, overwrite: bool) -> None:
-    """Give the whole model its name; a model before it is deleted only after that."""
-    before = target.with_name(f".{target.name}.replaced")
-    _delete(before)
+def _move_into_place(folder: Path, target: Path, overwrite: bool) -> None:
+    """Rename the complete folder to `target`. A replaced model is deleted after that, or restored on failure."""
+    replaced = target.with_name(f".{target.name}.replaced")
+    _delete(replaced)
     if is_replaced := overwrite and (target.exists() or target.is_symlink()):
-        target.rename(before)
+        target.rename(replaced)
     try:
         folder.rename(target)
     except BaseException:
         if is_replaced:
-            before.rename(target)
+            replaced.rename(target)
         raise
-    _delete(before)
+    _delete(replaced)
 
 
 def _delete(path: Path) -> None:

@@ -1,6 +1,6 @@
-"""The README.md of an exported run: what the model writes, how to ask it, and code that does.
+"""The README.md of an exported run: what the model generates, the form of its texts, and code that samples one.
 
-The head in YAML is what Hugging Face's hub reads: https://huggingface.co/docs/hub/model-cards
+The YAML header is the metadata that Hugging Face's hub reads: https://huggingface.co/docs/hub/model-cards
 """
 
 from string import Template
@@ -37,7 +37,7 @@ print(tokenizer.decode(result.sequences_ids[0]).partition("$end")[0])
 """,
 }
 
-_CARD = Template("""\
+_CARD_TEMPLATE = Template("""\
 ---
 pipeline_tag: text-generation
 tags: [gpt2, redditgen, synthetic]
@@ -60,7 +60,7 @@ $form
 $snippet```
 """)
 
-_RECORDS = Template("""\
+_RECORDS_TEMPLATE = Template("""\
 It has learned records:
 
 ```
@@ -69,58 +69,61 @@ $record
 
 $tokens""")
 
-_TOKENS = {
+_TOKEN_NOTES = {
     COMPACT_TOKENS: f"In place of both `{START_TOKEN}` and `{END_TOKEN}` stands the one token `{END_TOKEN}`.",
     NO_RECORDS: f"It has learned plain text. `{END_TOKEN}` stands between texts, as one token.",
 }
-_SPELLED = f"`{START_TOKEN}` and `{END_TOKEN}` are spelled out, in several tokens each, as gpt-2-simple does."
+_LITERAL_TOKENS_NOTE = (
+    f"`{START_TOKEN}` and `{END_TOKEN}` are spelled out, in several tokens each, as gpt-2-simple does."
+)
 
 
 def format_model_card(name: str, step: int, run_info: RunInfo, hyperparameters: Hyperparameters, *, to: str) -> str:
-    """The text of a run's README.md, in Markdown, with a snippet for the layout `to`."""
+    """Return the text of a run's README.md, in Markdown; `to` is the layout of the export, a key of `SNIPPETS`."""
     length = min(60, hyperparameters.n_ctx // 2)  # tokens
-    return _CARD.substitute(
+    return _CARD_TEMPLATE.substitute(
         vars(hyperparameters),
         name=name,
         base=f" from `{run_info.model}`" if run_info.model else "",
         step=step,
         version=__version__,
-        form=_form(run_info),
-        snippet=Template(SNIPPETS[to]).substitute(prompt=repr(_prompt(run_info)), length=length, end=END_TOKEN),
+        form=_describe_form(run_info),
+        snippet=Template(SNIPPETS[to]).substitute(prompt=repr(_example_prompt(run_info)), length=length, end=END_TOKEN),
     )
 
 
-def _form(run_info: RunInfo) -> str:
-    tokens = _TOKENS.get(run_info.record_tokens, _SPELLED)
+def _describe_form(run_info: RunInfo) -> str:
+    token_note = _TOKEN_NOTES.get(run_info.record_tokens, _LITERAL_TOKENS_NOTE)
     if run_info.record_tokens == NO_RECORDS:
-        return tokens
-    names = _sections(run_info)
-    record = _record({name: name for name in names}) if names else Record(title="title", has_sections=False)
-    return _RECORDS.substitute(record=build(record), tokens=tokens)
+        return token_note
+    names = _section_names(run_info)
+    record = _to_record({name: name for name in names}) if names else Record(title="title", has_sections=False)
+    return _RECORDS_TEMPLATE.substitute(record=build(record), tokens=token_note)
 
 
-def _prompt(run_info: RunInfo) -> str:
-    """A prompt for a title, in which the tokenizer reads `<|endoftext|>` as the one token."""
+def _example_prompt(run_info: RunInfo) -> str:
+    """Return a prompt for a title. The tokenizer encodes `<|endoftext|>` in it as one token."""
     if run_info.record_tokens == NO_RECORDS:
         return END_TOKEN
-    prompt = _record_prompt(run_info)
+    prompt = _example_record_prompt(run_info)
     return END_TOKEN + prompt.removeprefix(START_TOKEN) if run_info.record_tokens == COMPACT_TOKENS else prompt
 
 
-def _record_prompt(run_info: RunInfo) -> str:
-    sections = _sections(run_info)
-    written = "title" if "title" in sections else "".join(sections[-1:])
+def _example_record_prompt(run_info: RunInfo) -> str:
+    """Return a record up to its title, or up to its last section where it has no title."""
+    sections = _section_names(run_info)
+    target = "title" if "title" in sections else "".join(sections[-1:])
     category = max(run_info.categories, key=run_info.categories.__getitem__, default="cats")
     fields = {"category": category, "keywords": "cat window"}
-    asked = {name: text for name, text in fields.items() if name in sections and name != written}
-    return build_prompt(_record(asked), written)
+    given = {name: text for name, text in fields.items() if name in sections and name != target}
+    return build_prompt(_to_record(given), target)
 
 
-def _record(fields: dict[str, str]) -> Record:
+def _to_record(fields: dict[str, str]) -> Record:
     get = fields.get
     return Record(category=get("category"), keywords=get("keywords"), title=get("title"), body=get("body"))
 
 
-def _sections(run_info: RunInfo) -> tuple[str, ...]:
-    """A run's sections; what the report's records have where nobody knows them."""
+def _section_names(run_info: RunInfo) -> tuple[str, ...]:
+    """Return the names of the sections of a run's records; where they are unknown, those of the report's records."""
     return ("category", "keywords", "title") if run_info.sections is None else run_info.sections

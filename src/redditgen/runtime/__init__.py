@@ -1,1 +1,1 @@
-"""What every stage uses of the system: ray, HTTP, signals, progress, memory, imports, libraries' logs."""
+"""System services that the stages share: ray, HTTP, downloads, signals, progress, memory, imports, library logs."""

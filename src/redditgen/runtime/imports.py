@@ -1,4 +1,4 @@
-"""Imports that do without a module which what is imported would load besides."""
+"""Blocks the import of a module that other modules would import although they can do without it."""
 
 import sys
 import threading
@@ -9,21 +9,21 @@ from importlib.abc import MetaPathFinder
 
 @contextmanager
 def import_blocked(module: str) -> Iterator[None]:
-    """In the block, a module that is not loaded yet can't be imported, as if it were not installed.
+    """Make the import of a module raise ModuleNotFoundError in the block, unless the module is loaded already.
 
-    That holds for this thread: in others, and behind the block, it is imported as ever.
+    Affects this thread only: other threads can import the module, and so can this one after the block.
     """
-    missing = _Missing(module)
-    # Another thread may be going through the list that there is, so that one stays as it is.
-    sys.meta_path = [missing, *sys.meta_path]
+    blocking = _BlockingFinder(module)
+    # Another thread may be iterating over the list, so it is replaced and not modified.
+    sys.meta_path = [blocking, *sys.meta_path]
     try:
         yield
     finally:
-        sys.meta_path = [finder for finder in sys.meta_path if finder is not missing]
+        sys.meta_path = [finder for finder in sys.meta_path if finder is not blocking]
 
 
-class _Missing(MetaPathFinder):
-    """Asked before all other finders, for modules that are not loaded."""
+class _BlockingFinder(MetaPathFinder):
+    """A finder, the first in sys.meta_path, that reports a module as not installed to one thread."""
 
     def __init__(self, module: str) -> None:
         self._module = module

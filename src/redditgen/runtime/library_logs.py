@@ -1,4 +1,4 @@
-"""What libraries log, kept to themselves: it may name an account, or an address with a password."""
+"""Silences the logs of libraries, which may contain an account's name or a URL with a password."""
 
 import logging
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def loggers_silenced(*names: str) -> Iterator[None]:
-    """Keep what libraries log off the terminal."""
+    """Disable the loggers of these names in the block, and restore their levels after it."""
     levels = {logger: logger.level for logger in map(logging.getLogger, names)}
     for logger in levels:
         logger.setLevel(logging.CRITICAL + 1)

@@ -1,4 +1,4 @@
-"""One way to show that long work goes on: a bar on a terminal, a plain line every 30 s anywhere else."""
+"""Shows the progress of long work: a tqdm bar on a terminal, a log line every 30 s elsewhere."""
 
 import logging
 import sys
@@ -12,7 +12,7 @@ from typing import Self, TypeVar
 from tqdm import tqdm
 
 LINE_INTERVAL = 30.0  # seconds
-_AT_ONCE = 1000  # of what takes microseconds each
+_ITEMS_PER_UPDATE = 1000  # items between updates, for items that take microseconds each
 
 _Item = TypeVar("_Item")
 
@@ -20,17 +20,20 @@ _log = logging.getLogger(__name__)
 
 
 class Progress:
-    """Counts units of work under a name; use it in a `with` block and call `update`."""
+    """A progress display that counts units of work. Use it in a `with` block and call `update`.
+
+    `total` is the number of units where it is known; `done` is how many were done before.
+    """
 
     def __init__(self, name: str, *, unit: str, total: int | None = None, done: int = 0) -> None:
         self._name, self._unit, self._total, self._done = name, unit, total, done
         self._started = self._last_line = time.monotonic()
-        self._at_start = done
+        self._initial = done
         on_terminal = sys.stderr.isatty()
         self._bar = tqdm(desc=name, unit=f" {unit}", total=total, initial=done, disable=not on_terminal, leave=False)
 
     def update(self, count: int, note: str = "") -> None:
-        """Say that `count` more units are done; `note` stands behind the numbers."""
+        """Add `count` to the units that are done; `note` is shown after the numbers."""
         self._done += count
         self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(count)
@@ -40,9 +43,9 @@ class Progress:
             _log.info("%s", self._line(now, note))
 
     def _line(self, now: float, note: str) -> str:
-        rate = (self._done - self._at_start) / (now - self._started)
-        share = f" of {self._total}" if self._total else ""
-        return f"{self._name}: {self._done}{share} {self._unit}, {rate:.1f} a second" + (f", {note}" if note else "")
+        rate = (self._done - self._initial) / (now - self._started)
+        of_total = f" of {self._total}" if self._total else ""
+        return f"{self._name}: {self._done}{of_total} {self._unit}, {rate:.1f} a second" + (f", {note}" if note else "")
 
     def __enter__(self) -> Self:
         return self
@@ -54,9 +57,9 @@ class Progress:
 
 
 def track(
-    items: Iterable[_Item], name: str, *, unit: str, total: int | None = None, at_once: int = _AT_ONCE
+    items: Iterable[_Item], name: str, *, unit: str, total: int | None = None, at_once: int = _ITEMS_PER_UPDATE
 ) -> Iterator[_Item]:
-    """The items as they come, while it is shown how many there were, after every `at_once`."""
+    """Yield the items, and show how many there have been; updates the display after every `at_once` items."""
     with Progress(name, unit=unit, total=total) as progress:
         for number, item in enumerate(items, start=1):
             yield item
@@ -66,17 +69,17 @@ def track(
 
 @contextmanager
 def heartbeat(name: str) -> Iterator[None]:
-    """Say every 30 s that the block goes on, where nothing in it can be counted; on a terminal too."""
+    """Log every 30 s that the block is still running, also on a terminal. For work that has nothing to count."""
     started, ended = time.monotonic(), threading.Event()
 
-    def tell() -> None:
+    def log_until_ended() -> None:
         while not ended.wait(LINE_INTERVAL):
             _log.info("%s goes on, %.0f s", name, time.monotonic() - started)
 
-    teller = threading.Thread(target=tell, daemon=True)
-    teller.start()
+    thread = threading.Thread(target=log_until_ended, daemon=True)
+    thread.start()
     try:
         yield
     finally:
         ended.set()
-        teller.join()
+        thread.join()

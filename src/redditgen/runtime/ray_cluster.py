@@ -1,4 +1,7 @@
-"""A connection to ray: to a cluster that is there, which is left as it is, or to processes started here for a while."""
+"""Connects to ray: to an existing cluster, which is not changed, or to processes started on this machine.
+
+The processes on this machine end with the connection.
+"""
 
 import logging
 import os
@@ -16,11 +19,12 @@ from typing import Any
 
 from redditgen.errors import InputError, RedditgenError
 
-_OBJECT_STORE = 128 << 20  # bytes; a batch and its records are far smaller
-_PATIENCE = 12  # seconds for a cluster to answer in; ray itself tries for two minutes, and then ends the process
-_TRIES = 3
-_AT_IMPORT = {
-    # What it names, ray prints to standard output beside its error, whatever it was told.
+_OBJECT_STORE_BYTES = 128 << 20  # bytes; a batch and its records are far smaller
+_ANSWER_TIMEOUT = 12  # seconds for a cluster to answer; ray itself tries for two minutes and then exits
+_MAX_TRIES = 3
+# Environment variables that ray reads when it is imported.
+_ENVIRONMENT = {
+    # Ray prints messages that match to standard output, in addition to its error, whatever its other settings.
     "RAY_DEDUP_LOGS_SKIP_REGEX": "worker died|memory pressure|marked dead|Raylet is terminated",
     # Seconds that each of three attempts to reach ray:// may take.
     "RAY_CLIENT_INITIAL_CONNECTION_TIMEOUT_S": "4",
@@ -30,8 +34,9 @@ _REMEDY = (
     "`ray start --head` starts a cluster on port 6379 (ray://host:10001 for clients); without --ray-address all "
     "is done on this machine"
 )
-# Whatever ray has to say is in what it raises; its C++ parts write to standard error besides.
-_TRY = """
+# Connects to a cluster and prints the error if that fails. The exception has all the information; what ray's C++ parts
+# write to standard error is ignored.
+_CONNECT_SCRIPT = """
 import logging, sys, ray
 logging.getLogger("ray").setLevel(logging.ERROR)
 try:
@@ -46,12 +51,13 @@ _log = logging.getLogger(__name__)
 
 @contextmanager
 def ray_connection(address: str | None, cpus: int | None, *, without_ray: str) -> Iterator[Any]:
-    """The module ray, connected to the cluster of an address, or without one to `cpus` processes of this machine.
+    """Yield the module ray, connected to the cluster at `address`, or if that is None to `cpus` new local processes.
 
-    A connection that this process has already is used and left. Raises RedditgenError where there is no connecting,
-    with `otherwise`, what to pass to do without ray, in its message.
+    `cpus` None means all CPUs of this machine. Uses a connection that this process has already, and leaves it open.
+    Raises InputError where the cluster can't be reached, and RedditgenError where local processes don't start;
+    `without_ray` says in that message how to do without ray, for example "--workers 1".
     """
-    for name, value in _AT_IMPORT.items():
+    for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import ray
 
@@ -60,55 +66,62 @@ def ray_connection(address: str | None, cpus: int | None, *, without_ray: str) -
         return
     logging.getLogger("ray").setLevel(logging.ERROR)
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # read by init; its own processes inherit it
-    with _options(address, cpus) as options:
+    with _init_options(address, cpus) as options:
         try:
-            _init(ray, without_ray, **options, log_to_driver=False, configure_logging=False)
+            _init_ray(ray, without_ray, **options, log_to_driver=False, configure_logging=False)
             yield ray
         finally:
-            with _own_signals():
+            with _keep_sigterm_handler():
                 ray.shutdown()
 
 
 @contextmanager
-def _options(address: str | None, cpus: int | None) -> Iterator[dict[str, Any]]:
-    """Of ray.init; inside the block the folder is there that they name."""
+def _init_options(address: str | None, cpus: int | None) -> Iterator[dict[str, Any]]:
+    """Yield the options of ray.init. For local processes, creates the temporary folder that they name.
+
+    Raises InputError where no cluster answers at the address.
+    """
     if address:
-        if not _is_for_clients(address):
-            _try(address)
+        if not _is_client_address(address):
+            _check_cluster(address)
         yield {"address": address}
         return
-    # Else ray writes a token to the home folder, and each `ray start` from then on asks for it. This process keeps the
-    # first token for as long as it lives.
+    # Without this variable, ray writes a token to the home folder, and every later `ray start` asks for it. A process
+    # keeps its first token as long as it lives.
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    # By itself ray puts its workers last in line (nice 15); encode is as much in the foreground as other programs.
+    # By default, ray gives its workers a low priority (nice 15); encode is to run like any other program.
     os.environ.setdefault("RAY_worker_niceness", "0")
-    # Sockets lie in it, whose paths may not be longer than 107 bytes; macOS's temporary folder is half of that.
-    above = os.environ.get("RAY_TMPDIR") or ("/tmp" if sys.platform == "darwin" else None)
-    with TemporaryDirectory(prefix="ray-", dir=above, ignore_cleanup_errors=True) as folder:
+    # The folder holds sockets, whose paths are limited to 107 bytes; macOS's temporary folder takes half of them.
+    parent = os.environ.get("RAY_TMPDIR") or ("/tmp" if sys.platform == "darwin" else None)
+    with TemporaryDirectory(prefix="ray-", dir=parent, ignore_cleanup_errors=True) as folder:
         yield {
             "address": "local",
             "num_cpus": cpus or os.cpu_count() or 1,
-            "object_store_memory": _OBJECT_STORE,
+            "object_store_memory": _OBJECT_STORE_BYTES,
             "include_dashboard": False,
             "_temp_dir": folder,
         }
 
 
-def _init(ray: Any, without_ray: str, address: str, **options: Any) -> None:
+def _init_ray(ray: Any, without_ray: str, address: str, **options: Any) -> None:
+    """Call ray.init, and convert its errors to redditgen's."""
     try:
-        with _own_signals(), warnings.catch_warnings(action="ignore"):
-            _patiently(ray.init, address, **options)
+        with _keep_sigterm_handler(), warnings.catch_warnings(action="ignore"):
+            _retry_init(ray.init, address, **options)
     except SystemExit as error:
         raise KeyboardInterrupt from error
-    except Exception as error:  # ray raises most kinds, Exception itself too
+    except Exception as error:  # ray raises many types, also plain Exception
         if address == "local":
             raise RedditgenError(f"ray does not start: {last_line(error)}; {without_ray} does without ray") from error
         raise InputError(f"--ray-address {address}: {' '.join(str(error).split())}; {_REMEDY}") from error
 
 
-def _patiently(init: Callable[..., Any], address: str, **options: Any) -> None:
-    """A cluster starts a process for each client at ray://, and may lose it while it is itself just starting."""
-    for tries_left in reversed(range(_TRIES)):
+def _retry_init(init: Callable[..., Any], address: str, **options: Any) -> None:
+    """Call ray.init up to three times where the connection is aborted.
+
+    A cluster starts a server process for each client at ray://, which may die while the cluster itself is starting.
+    """
+    for tries_left in reversed(range(_MAX_TRIES)):
         try:
             init(address=address, **options)
             return
@@ -118,52 +131,63 @@ def _patiently(init: Callable[..., Any], address: str, **options: Any) -> None:
             _log.info("--ray-address %s: the cluster could not start its server for this client; once more", address)
 
 
-def _is_for_clients(address: str) -> bool:
+def _is_client_address(address: str) -> bool:
     return address.startswith("ray://")
 
 
 @contextmanager
-def _own_signals() -> Iterator[None]:
-    """ray.init makes SIGTERM an exit by 15; what was set before is set again."""
-    before = signal.getsignal(signal.SIGTERM)
+def _keep_sigterm_handler() -> Iterator[None]:
+    """Restore the handler of SIGTERM after the block, since ray.init installs one that exits with status 15."""
+    previous = signal.getsignal(signal.SIGTERM)
     try:
         yield
     finally:
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)
+            signal.signal(signal.SIGTERM, previous)
 
 
-def _try(address: str) -> None:
-    """Connect in a process of its own: where nobody answers, ray (not its client) can't be told to give up in time."""
+def _check_cluster(address: str) -> None:
+    """Try to connect to a cluster from a separate process; raises InputError where that fails or takes too long.
+
+    Where nobody answers, ray.init can't be told to give up in time, unless the address is one for clients.
+    """
     try:
-        tried = subprocess.run(
-            [sys.executable, "-P", "-c", _TRY, address],
+        result = subprocess.run(
+            [sys.executable, "-P", "-c", _CONNECT_SCRIPT, address],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             encoding="utf8",
             errors="replace",
-            timeout=_PATIENCE,
+            timeout=_ANSWER_TIMEOUT,
         )
     except subprocess.TimeoutExpired as error:
-        raise InputError(f"--ray-address {address}: no ray answers there within {_PATIENCE} s; {_REMEDY}") from error
-    if tried.returncode:
-        cause = tried.stdout.strip().rstrip(".") or f"ray ended with {tried.returncode}"
+        raise InputError(
+            f"--ray-address {address}: no ray answers there within {_ANSWER_TIMEOUT} s; {_REMEDY}"
+        ) from error
+    if result.returncode:
+        cause = result.stdout.strip().rstrip(".") or f"ray ended with {result.returncode}"
         raise InputError(f"--ray-address {address}: {cause}; {_REMEDY}")
 
 
 def last_line(error: BaseException) -> str:
-    """The last line of ray's message that says something; the others are where and when."""
+    """Return the last line of an error's message that is not empty.
+
+    The lines before it in ray's messages say where and when the error happened.
+    """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
 
 
 def cpus_per_worker(nodes: Sequence[int], count: int) -> int:
-    """How many CPUs each of so many workers can have on nodes with these numbers of them; 0 if there are too few."""
-    fit = (each for each in range(max(nodes, default=0), 0, -1) if sum(cpus // each for cpus in nodes) >= count)
-    return next(fit, 0)
+    """Return how many CPUs each of `count` workers can have; 0 if there are fewer CPUs than workers.
+
+    `nodes` are the numbers of CPUs of the nodes; the CPUs of a worker are on one node.
+    """
+    sizes = (size for size in range(max(nodes, default=0), 0, -1) if sum(cpus // size for cpus in nodes) >= count)
+    return next(sizes, 0)
 
 
 def missing_module(error: BaseException) -> str | None:
-    """The name of what a node could not import."""
-    found = re.search(r"No module named '([\w.]+)'", str(error))
-    return found[1] if found else None
+    """Return the name of the module that an error says can't be imported; None for other errors."""
+    match = re.search(r"No module named '([\w.]+)'", str(error))
+    return match[1] if match else None

@@ -1,4 +1,10 @@
-"""Jobs done by several of ray's actors, in the order of the jobs; what one that dies was at, another does again."""
+"""A pool of ray actors that carries out jobs and returns the results in the order of the jobs.
+
+A job goes to the next free actor. When an actor dies, another is started in its place and the jobs that it had are done
+again, each alone on an actor; so a job that kills its actor is found out, and fails after three deaths. New jobs are
+begun only while fewer than four results per actor wait for the result of an earlier job, so that memory does not grow
+with the number of jobs.
+"""
 
 import logging
 from abc import ABC, abstractmethod
@@ -12,8 +18,8 @@ from redditgen import __version__
 from redditgen.errors import MissingError, RedditgenError
 from redditgen.runtime.ray_cluster import last_line, missing_module
 
-_DEATHS = 3  # of workers at the same job; then it is the job that kills them
-_PATIENCE = 30  # seconds after which waiting for a free CPU of a cluster is told
+_MAX_DEATHS = 3  # workers that may die at the same job; then the job is taken for the cause
+_WAITING_INTERVAL = 30  # seconds between log lines while no worker is ready
 
 _log = logging.getLogger(__name__)
 
@@ -22,41 +28,48 @@ Result = TypeVar("Result")
 
 
 class RayWorker(ABC, Generic[Job, Result]):
-    """Ray's actor. It returns redditgen's errors; raised, they would be ray's, with a traceback."""
+    """The base class of the actors in a pool.
+
+    Actors return redditgen's errors instead of raising them: ray would wrap a raised error in one of its own, with a
+    traceback.
+    """
 
     made_with: Mapping[str, str]
-    """The versions that there are where the output is written."""
+    """The versions of the packages that the results depend on, on the machine that writes the output."""
     is_of_cluster = True
+    """Whether the actor runs on a cluster, so that its errors should name the node."""
 
     @abstractmethod
     def versions(self) -> dict[str, str]:
-        """Of what the results depend on, as they are here."""
+        """Return the versions, on the actor's node, of the packages that the results depend on."""
 
     @abstractmethod
     def load(self) -> None:
-        """Load what the work takes."""
+        """Load models and whatever else `work` needs."""
 
     @abstractmethod
     def work(self, job: Job) -> Result:
-        """Do a job."""
+        """Carry out a job. Errors of redditgen that it raises are returned to the pool."""
 
     def ready(self) -> RedditgenError | None:
+        """Check the versions and load; return the error if that fails. The pool calls it before any job."""
         try:
             for name, version in self.versions().items():
                 if version != self.made_with.get(name):
                     raise MissingError(f"{name} is {version}, and here {self.made_with.get(name)}; have the same there")
             self.load()
         except RedditgenError as error:
-            return self._with_place(error)
+            return self._with_node_address(error)
         return None
 
     def do(self, job: Job) -> Result | RedditgenError:
+        """Carry out a job; return its result or its error."""
         try:
             return self.work(job)
         except RedditgenError as error:
-            return self._with_place(error)
+            return self._with_node_address(error)
 
-    def _with_place(self, error: RedditgenError) -> RedditgenError:
+    def _with_node_address(self, error: RedditgenError) -> RedditgenError:
         if not self.is_of_cluster:
             return error
         import ray
@@ -66,159 +79,189 @@ class RayWorker(ABC, Generic[Job, Result]):
 
 @dataclass(frozen=True, kw_only=True)
 class PoolMessages(Generic[Job]):
-    """What messages say of a pool."""
+    """Phrases for the log lines and errors of a pool."""
 
     without_ray: str
-    """What does without ray."""
+    """How to do without ray, as the subject of "... does without ray"."""
     waiting_for: str
-    """What lets wait for itself where no worker is ready."""
+    """What the pool is waiting for while no worker is ready, after "waiting for"."""
     job: Callable[[Job], str]
+    """Describes a job, as the subject of "... ended 3 ray workers"."""
     remedy: str
-    """What to do about a job at which workers die."""
+    """What the user can do about a job at which workers die."""
 
 
 @dataclass(eq=False)
-class _Hand:
-    """An actor's place in a pool."""
+class _Slot:
+    """A place in the pool, with the actor that fills it now and the calls that the actor has not answered."""
 
     name: str
     actor: Any
-    calls: dict[Any, int | None] = field(default_factory=dict)  # to numbers of jobs, oldest first; None for `ready`
+    # The number of each call's job, oldest call first; None for a call of `ready`.
+    calls: dict[Any, int | None] = field(default_factory=dict)
 
 
 class RayPool(Generic[Job, Result]):
-    """Actors and the jobs they are at. A job goes to whichever is free next, and again to another if that one dies."""
+    """Actors that carry out jobs, and the jobs that are begun. The module's docstring describes the algorithm."""
 
     def __init__(
         self, ray: Any, start: Callable[[], Any], count: int, words: PoolMessages[Job], *, jobs_per_worker: int
     ) -> None:
-        """`start` starts an actor that is a Worker; `at_hand` are the jobs that it has at a time."""
+        """Start `count` actors.
+
+        `start` starts an actor of a RayWorker and returns its handle. `jobs_per_worker` is how many jobs an actor is
+        given at a time, so that it need not wait for the next one.
+        """
         self._ray = ray
-        self._start = start
-        self._words = words
-        self._at_hand = jobs_per_worker
+        self._start_actor = start
+        self._messages = words
+        self._jobs_per_worker = jobs_per_worker
         errors = ray.exceptions
-        self._dead = (errors.RayActorError, errors.NodeDiedError, errors.ObjectLostError, errors.OutOfMemoryError)
-        self._free: deque[_Hand] = deque()
-        self._begun = 0
-        self._jobs: dict[int, Job] = {}  # begun and not yet done
-        self._again: list[int] = []  # those of them whose worker died, in order
-        self._deaths: Counter[int | str] = Counter()  # at a job, or of a worker that was not ready yet
-        self._hands = [self._started(f"worker {number}") for number in range(count)]
+        self._death_errors = (
+            errors.RayActorError,
+            errors.NodeDiedError,
+            errors.ObjectLostError,
+            errors.OutOfMemoryError,
+        )
+        self._free: deque[_Slot] = deque()  # a slot once for each further job that it can take
+        self._next_job_number = 0
+        self._jobs: dict[int, Job] = {}  # begun and not done, by number
+        self._retries: list[int] = []  # numbers of those whose worker died, ascending
+        # Deaths of workers by job number, or by the name of the slot for workers that were not ready yet.
+        self._deaths: Counter[int | str] = Counter()
+        self._slots = [self._start_slot(f"worker {number}") for number in range(count)]
 
     def results(self, jobs: Iterable[Job]) -> Generator[Result]:
-        """What becomes of the jobs, in their order. Few are begun while results wait for one before them.
+        """Yield the results of jobs in the order of the jobs.
 
-        Closed before its end it forgets the others; what workers are at they still do, for nothing.
+        Reads only as many jobs ahead as the actors need. If the generator is closed early, the remaining jobs are
+        dropped; the actors still finish the jobs that they have begun, and their results are ignored. Raises
+        RedditgenError where a job fails, where it ends three actors, or where ray fails.
         """
         try:
-            yield from self._done(iter(jobs))
+            yield from self._ordered_results(iter(jobs))
         except self._ray.exceptions.RayError as error:
-            without_ray = f"{self._words.without_ray} does without ray"
+            without_ray = f"{self._messages.without_ray} does without ray"
             raise RedditgenError(f"a ray worker failed: {last_line(error)}; {without_ray}") from error
         finally:
             self._jobs.clear()
-            self._again.clear()
+            self._retries.clear()
 
-    def _done(self, new: Iterator[Job]) -> Iterator[Result]:
-        results: dict[int, Result] = {}
-        given = self._begun
-        more = True
-        while more or self._jobs:
-            more = self._hand_out(new, 4 * len(self._hands) - len(results))
-            if not self._jobs and not more:
+    def _ordered_results(self, new_jobs: Iterator[Job]) -> Iterator[Result]:
+        results: dict[int, Result] = {}  # those that wait for the result of an earlier job
+        next_result = self._next_job_number
+        has_more = True
+        while has_more or self._jobs:
+            has_more = self._assign_jobs(new_jobs, 4 * len(self._slots) - len(results))
+            if not self._jobs and not has_more:
                 return
-            results |= self._collected()
-            while given in results:
-                yield results.pop(given)
-                given += 1
+            results |= self._collect_result()
+            while next_result in results:
+                yield results.pop(next_result)
+                next_result += 1
 
     def close(self) -> None:
-        for hand in self._hands:
-            self._kill(hand)
+        """End all actors."""
+        for slot in self._slots:
+            self._kill(slot)
 
-    def _started(self, name: str) -> _Hand:
-        hand = _Hand(name, self._start())
-        hand.calls[hand.actor.ready.remote()] = None
-        return hand
+    def _start_slot(self, name: str) -> _Slot:
+        slot = _Slot(name, self._start_actor())
+        slot.calls[slot.actor.ready.remote()] = None
+        return slot
 
-    def _hand_out(self, new: Iterator[Job], room: int) -> bool:
-        """Give jobs to the workers that are free; whether there may be more of them."""
-        while self._again:
-            idle = next((hand for hand in self._free if not hand.calls), None)
+    def _assign_jobs(self, new_jobs: Iterator[Job], room: int) -> bool:
+        """Assign jobs to free workers; return whether there may be more jobs.
+
+        Jobs whose worker died come first. New jobs are assigned only if `room`, the number of further results that may
+        wait for an earlier one, is positive.
+        """
+        while self._retries:
+            idle = next((slot for slot in self._free if not slot.calls), None)
             if idle is None:
                 return True
-            self._take_from_free(idle)  # it gets no other: if it dies too, it is this job that kills
-            self._give(idle, self._again.pop(0))
+            self._remove_from_free(idle)  # it gets no other job, so that its death would be due to this one
+            self._assign(idle, self._retries.pop(0))
         while self._free and room > 0:
             try:
-                self._jobs[self._begun] = next(new)
+                self._jobs[self._next_job_number] = next(new_jobs)
             except StopIteration:
                 return False
-            self._give(self._free.popleft(), self._begun)
-            self._begun += 1
+            self._assign(self._free.popleft(), self._next_job_number)
+            self._next_job_number += 1
         return True
 
-    def _give(self, hand: _Hand, number: int) -> None:
-        hand.calls[hand.actor.do.remote(self._jobs[number])] = number
+    def _assign(self, slot: _Slot, number: int) -> None:
+        slot.calls[slot.actor.do.remote(self._jobs[number])] = number
 
-    def _take_from_free(self, hand: _Hand) -> None:
-        self._free = deque(other for other in self._free if other is not hand)
+    def _remove_from_free(self, slot: _Slot) -> None:
+        self._free = deque(other for other in self._free if other is not slot)
 
-    def _collected(self) -> dict[int, Result]:
-        """The next result, or nothing where a worker got ready, died, or lets wait for itself."""
-        calls = {call: hand for hand in self._hands for call in hand.calls}
-        is_any_ready = any(None not in hand.calls.values() for hand in self._hands)
-        finished, _ = self._ray.wait(list(calls), timeout=None if is_any_ready else _PATIENCE)
+    def _collect_result(self) -> dict[int, Result]:
+        """Wait for a call to end; return its result by job number.
+
+        Returns nothing where a worker became ready or died, or where none became ready in time, which is logged.
+        """
+        calls = {call: slot for slot in self._slots for call in slot.calls}
+        is_any_ready = any(None not in slot.calls.values() for slot in self._slots)
+        finished, _ = self._ray.wait(list(calls), timeout=None if is_any_ready else _WAITING_INTERVAL)
         if not finished:
-            _log.info("waiting for %s", self._words.waiting_for)
+            _log.info("waiting for %s", self._messages.waiting_for)
             return {}
-        hand = calls[finished[0]]
+        slot = calls[finished[0]]
         try:
             result = self._ray.get(finished[0])
-        except self._dead as error:
-            self._replace(hand, error)
+        except self._death_errors as error:
+            self._replace_dead_worker(slot, error)
             return {}
-        return self._taken(hand, hand.calls.pop(finished[0]), result)
+        return self._accept_result(slot, slot.calls.pop(finished[0]), result)
 
-    def _taken(self, hand: _Hand, number: int | None, result: Any) -> dict[int, Result]:
+    def _accept_result(self, slot: _Slot, number: int | None, result: Any) -> dict[int, Result]:
+        """Mark a worker as free after a call; return the result of its job by number, if it had one.
+
+        Raises the error that the call returned, if it returned one.
+        """
         if number is None:
             if isinstance(result, RedditgenError):
-                self._restart(hand)  # else a later call would wait for it in vain
+                self._restart(slot)  # or else the next call of `results` would wait for a worker that never gets ready
                 raise result
-            del self._deaths[hand.name]
-        self._free.extend([hand] * (self._at_hand - len(hand.calls) - self._free.count(hand)))
-        if number not in self._jobs:  # nor was it forgotten
+            del self._deaths[slot.name]
+        self._free.extend([slot] * (self._jobs_per_worker - len(slot.calls) - self._free.count(slot)))
+        if number not in self._jobs:  # a call of `ready`, or a job that was dropped
             return {}
         del self._jobs[number]
         if isinstance(result, RedditgenError):
             raise result
         return {number: result}
 
-    def _replace(self, hand: _Hand, error: Exception) -> None:
-        """Put another in the place of a worker that died, and have its jobs done again; raises if that is no use."""
+    def _replace_dead_worker(self, slot: _Slot, error: Exception) -> None:
+        """Start another worker in place of one that died, and queue its jobs again.
+
+        Raises MissingError where its node lacks a module, RedditgenError where a job, or the start, has ended three
+        workers.
+        """
         if name := missing_module(error):
             raise MissingError(
                 f"a node of the ray cluster has no {name}; install redditgen {__version__} there"
             ) from error
-        numbers = [number for number in hand.calls.values() if number in self._jobs]
-        blamed: list[int] | list[str] = numbers or [hand.name]
-        for at in blamed:
-            self._deaths[at] += 1
-            if self._deaths[at] == _DEATHS:
-                what = self._words.job(self._jobs[at]) if isinstance(at, int) else "starting"
+        numbers = [number for number in slot.calls.values() if number in self._jobs]
+        suspects: list[int] | list[str] = numbers or [slot.name]
+        for suspect in suspects:
+            self._deaths[suspect] += 1
+            if self._deaths[suspect] == _MAX_DEATHS:
+                cause = self._messages.job(self._jobs[suspect]) if isinstance(suspect, int) else "starting"
                 raise RedditgenError(
-                    f"{what} ended {_DEATHS} ray workers: {last_line(error)}; {self._words.remedy}"
+                    f"{cause} ended {_MAX_DEATHS} ray workers: {last_line(error)}; {self._messages.remedy}"
                 ) from error
         _log.warning("a ray worker died; what it had to do is done by others")
-        self._again = sorted([*self._again, *numbers])
-        self._restart(hand)
+        self._retries = sorted([*self._retries, *numbers])
+        self._restart(slot)
 
-    def _restart(self, hand: _Hand) -> None:
-        self._kill(hand)
-        self._take_from_free(hand)
-        self._hands[self._hands.index(hand)] = self._started(hand.name)
+    def _restart(self, slot: _Slot) -> None:
+        self._kill(slot)
+        self._remove_from_free(slot)
+        self._slots[self._slots.index(slot)] = self._start_slot(slot.name)
 
-    def _kill(self, hand: _Hand) -> None:
-        with suppress(self._ray.exceptions.RayError, ConnectionError):  # it died already, or the cluster is gone
-            self._ray.kill(hand.actor)
+    def _kill(self, slot: _Slot) -> None:
+        with suppress(self._ray.exceptions.RayError, ConnectionError):  # it is dead already, or the cluster is gone
+            self._ray.kill(slot.actor)

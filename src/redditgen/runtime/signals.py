@@ -1,4 +1,7 @@
-"""What asks a command to end, alike or as a question between two steps: Ctrl-C, SIGTERM, a terminal that is gone."""
+"""Handlers for the signals that ask a command to end: SIGINT (Ctrl-C), SIGTERM, and SIGHUP (the terminal is closed).
+
+Long work can either defer a signal and ask between two steps whether one has arrived, or be interrupted by it.
+"""
 
 import os
 import signal
@@ -9,72 +12,83 @@ from types import FrameType
 
 @contextmanager
 def deferred_signals() -> Iterator[Callable[[], bool]]:
-    """Inside the block the first signal only makes the given function true; a second Ctrl-C ends at once.
+    """Yield a function that returns whether a signal has arrived; the first signal does not interrupt the block.
 
-    Outside the main thread, where no handler can be set, the function stays false.
+    A Ctrl-C after that raises KeyboardInterrupt. Outside the main thread no handlers can be set, so the function always
+    returns false.
     """
-    came = False
+    has_arrived = False
 
-    def note(number: int, frame: FrameType | None) -> None:
-        nonlocal came
-        if came and number == signal.SIGINT:
+    def record_signal(number: int, frame: FrameType | None) -> None:
+        nonlocal has_arrived
+        if has_arrived and number == signal.SIGINT:
             raise KeyboardInterrupt
-        came = True
+        has_arrived = True
 
     try:
-        before = {number: signal.signal(number, note) for number in (signal.SIGINT, *_endings())}
+        previous = {number: signal.signal(number, record_signal) for number in (signal.SIGINT, *_termination_signals())}
     except ValueError:
-        before = {}
+        previous = {}
     try:
-        yield lambda: came
+        yield lambda: has_arrived
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 
 @contextmanager
 def signals_raise_keyboard_interrupt() -> Iterator[None]:
-    """Inside the block SIGTERM interrupts as Ctrl-C does, so that processes that are waited for are ended too."""
+    """Make SIGTERM and SIGHUP raise KeyboardInterrupt in the block, as Ctrl-C does, so that child processes end too.
+
+    Has no effect outside the main thread.
+    """
     try:
-        before = {number: signal.signal(number, signal.default_int_handler) for number in _endings()}
-    except ValueError:  # outside the main thread, where signals don't arrive
+        previous = {number: signal.signal(number, signal.default_int_handler) for number in _termination_signals()}
+    except ValueError:  # outside the main thread, which gets no signals
         yield
         return
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 
 def exit_on_second_ctrl_c(code: int) -> None:
-    """From here on Ctrl-C interrupts once; the next one ends the process with `code`, as a kill would.
+    """From now on, let the first Ctrl-C raise KeyboardInterrupt and the next one end the process with exit code `code`.
 
-    It comes while the first one waits for libraries' threads, which abort where they are interrupted.
+    The next one ends it without any clean-up: it arrives while the interpreter waits for the threads of libraries,
+    which abort when they are interrupted.
     """
-    came = False
+    has_arrived = False
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        nonlocal came
-        if came:
+        nonlocal has_arrived
+        if has_arrived:
             os._exit(code)
-        came = True
+        has_arrived = True
         raise KeyboardInterrupt
 
     _handle_ctrl_c(interrupt)
 
 
 def exit_immediately_on_ctrl_c(code: int) -> None:
-    """From here on, when all is done but for the interpreter's own end, Ctrl-C is the end, with the same code."""
+    """From now on, let Ctrl-C end the process with exit code `code`, without any clean-up.
+
+    To be called when the command is done and only the interpreter has to end.
+    """
     _handle_ctrl_c(lambda number, frame: os._exit(code))
 
 
 def _handle_ctrl_c(handler: Callable[[int, FrameType | None], None]) -> None:
-    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as in the background of a shell
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # shells ignore it for background jobs
         signal.signal(signal.SIGINT, handler)
 
 
-def _endings() -> list[signal.Signals]:
-    """Signals that end a process; of them SIGHUP comes when an SSH session drops, but to nohup's child."""
-    there = (number for number in signal.Signals if number.name in ("SIGTERM", "SIGHUP"))  # Windows lacks the latter
-    return [number for number in there if signal.getsignal(number) != signal.SIG_IGN]
+def _termination_signals() -> list[signal.Signals]:
+    """Return SIGTERM and SIGHUP where they exist and are not ignored.
+
+    SIGHUP arrives when an SSH session is closed; nohup makes its child ignore it.
+    """
+    existing = (number for number in signal.Signals if number.name in ("SIGTERM", "SIGHUP"))  # Windows has no SIGHUP
+    return [number for number in existing if signal.getsignal(number) != signal.SIG_IGN]

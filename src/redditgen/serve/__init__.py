@@ -1,1 +1,1 @@
-"""The room of `redditgen serve`, a local web page and a JSON API over a run; no module is in it yet."""
+"""Reserved for `redditgen serve`, a local web page and a JSON API over a run. It has no modules yet."""

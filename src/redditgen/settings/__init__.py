@@ -1,6 +1,6 @@
 """The settings of every command: one frozen dataclass each, with its defaults, help texts and checks.
 
-The command line makes its options from these fields (`min_score` is `--min-score`), so each is described once.
+The command line builds its options from these fields (`min_score` becomes `--min-score`), so each is described once.
 """
 
 from redditgen.gpt2.find import OPENAI_MODELS

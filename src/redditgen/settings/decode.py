@@ -25,5 +25,5 @@ class DecodeSettings:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The asked sections in the order asked, each once."""
+        """The sections to write, in the order given, without duplicates."""
         return tuple(dict.fromkeys(name.strip() for name in self.sections.split(",")))

@@ -7,7 +7,7 @@ from redditgen.gpt2.find import OPENAI_MODELS
 from redditgen.settings import shared
 from redditgen.settings.options import argument, choose, command_settings, option, require
 
-OPENAI_URL = "https://openaipublic.blob.core.windows.net/gpt-2"  # where gpt-2-simple 0.8 finds them
+OPENAI_URL = "https://openaipublic.blob.core.windows.net/gpt-2"  # as in gpt-2-simple 0.8
 
 
 @command_settings
@@ -19,6 +19,6 @@ class DownloadSettings:
 
     def __post_init__(self) -> None:
         choose("MODEL", self.model, *OPENAI_MODELS)
-        # Not shown: there may be a password in it.
+        # The message leaves out the URL, which may contain a password.
         is_web = re.match(r"https?://[^/?#]", self.base_url, re.IGNORECASE)
         require(is_web is not None, "--base-url must begin with https:// or http:// and name a server")

@@ -75,7 +75,7 @@ class EncodeSettings:
 
     @property
     def text_field(self) -> str:
-        """The column without whose text a row is not worth a record."""
+        """The column that a row must have text in to become a record: the title, else the body."""
         return self.title_field or self.body_field
 
     @property
@@ -84,23 +84,23 @@ class EncodeSettings:
 
     @property
     def outputs(self) -> list[Path]:
-        """The output, then that of each share of `--split`."""
+        """The main output, then the output of each part of `--split`."""
         path = self.output
         return [path, *(path.with_name(f"{path.stem}.{name}{path.suffix}") for name in self.shares)]
 
     @property
     def shares(self) -> dict[str, float]:
-        """What `--split` says: names and their shares of the titles."""
-        return dict(_share(text) for text in self.split.split(",")) if self.split else {}
+        """The parts of `--split`: the name of each, and its share of the titles, from 0 to 1."""
+        return dict(_parse_share(text) for text in self.split.split(",")) if self.split else {}
 
     @property
     def copies(self) -> int:
-        """How many records a title makes."""
+        """The number of records written for each title."""
         return 1 if self.dynamic else self.repeat
 
 
-def _share(text: str) -> tuple[str, float]:
-    found = re.fullmatch(r"\s*([\w-]+)\s*=\s*([0-9]*\.?[0-9]+)\s*", text)
-    require(found is not None, f"--split must be like val=0.02 or val=0.02,test=0.05, not {text!r}")
-    assert found is not None
-    return found[1], float(found[2])
+def _parse_share(text: str) -> tuple[str, float]:
+    match = re.fullmatch(r"\s*([\w-]+)\s*=\s*([0-9]*\.?[0-9]+)\s*", text)
+    require(match is not None, f"--split must be like val=0.02 or val=0.02,test=0.05, not {text!r}")
+    assert match is not None
+    return match[1], float(match[2])

@@ -49,7 +49,7 @@ class EvaluateSettings:
             f"--against: is needed: the dataset that run {self.run} was finetuned on, or --val FILE of held-out titles",
         )
         require(self.against is None or self.val is None, "--val: is measured instead of --against; leave out one")
-        _ = self.generating, self.finetuned  # which check what they take over
+        _ = self.generating, self.finetuned  # constructing them checks the fields that they share
 
     @property
     def output(self) -> Path:
@@ -57,14 +57,14 @@ class EvaluateSettings:
 
     @property
     def generating(self) -> GenerateSettings:
-        """How the texts are sampled: whatever the model writes, without a filter."""
+        """The settings to sample texts with: every text of the model counts, so no filter is on."""
         names = ("run", "step", "temperature", "top_k", "top_p", "length", "precision", "batch_size", "novel_threshold")
-        taken = {name: getattr(self, name) for name in (*names, "checkpoint_dir")}
-        return GenerateSettings(**taken, seed=self.sample_seed, unique=False, novel=False, sfw=False)
+        shared_values = {name: getattr(self, name) for name in (*names, "checkpoint_dir")}
+        return GenerateSettings(**shared_values, seed=self.sample_seed, unique=False, novel=False, sfw=False)
 
     @property
     def finetuned(self) -> FinetuneSettings:
-        """What says which titles finetune held out."""
+        """The settings of finetune that determine which titles it held out."""
         names = ("run", "val", "val_fraction", "seed", "min_keywords", "max_keywords", "checkpoint_dir")
         dataset = self.against or self.val
         assert dataset is not None

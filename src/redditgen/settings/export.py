@@ -36,7 +36,7 @@ class ExportSettings:
 
     @property
     def name(self) -> str:
-        """The name of what is exported, run or model."""
+        """The name of the exported run or model."""
         return self.run_name if self.model is None else Path(self.model).resolve().name
 
     @property

@@ -10,17 +10,17 @@ from redditgen.settings.options import command_settings, flag, option, require, 
 
 ARCTIC_SHIFT_URL = "https://arctic-shift.photon-reddit.com"
 
-# The report's own list: subreddits whose titles are all the same.
+# The subreddits that the report leaves out, since all titles in each are the same.
 REPORT_BLOCKLIST = "me_irl,2meirl4meirl,anime_irl,furry_irl,cursedimages"
 
-# Sources that do not go with others, and the fields that say something to them alone.
-_ONE_SOURCES = {
+# Sources that can't be combined with others, and the fields that only they use.
+_EXCLUSIVE_SOURCES = {
     "bigquery": ("project", "location", "table", "max_bytes", "dry_run", "job"),
     "arctic-shift": ("subreddit", "after", "before", "limit", "base_url", "refresh"),
 }
 
-_Idle = tuple[bool, tuple[str, ...], str]
-"""Whether fields would do nothing here, which ones, and why, as it follows the option."""
+_UnusedFields = tuple[bool, tuple[str, ...], str]
+"""Whether fields have no effect with these settings, their names, and the reason, worded to follow a flag."""
 
 
 @command_settings
@@ -92,38 +92,38 @@ class FetchSettings:
     def __post_init__(self) -> None:
         for name in ("top_subreddits", "per_subreddit", "min_length"):
             require_at_least(1, self, name)
-        for source in _ONE_SOURCES:
+        for source in _EXCLUSIVE_SOURCES:
             require(
                 source not in self.source or len(self.source) == 1, f"--from {source} does not go with other sources"
             )
-        for name, message in self._useless(self._of_other_sources()):
+        for name, message in self._messages_of_unused(self._fields_of_other_sources()):
             raise UnusedOption(message, name)
-        for _, message in self._useless(self._idle()):
+        for _, message in self._messages_of_unused(self._conflicting_fields()):
             raise UsageError(message)
         require(
             self.source != ("arctic-shift",) or bool(self.subreddit and self.after),
             "--from arctic-shift needs --subreddit and --after",
         )
 
-    def _of_other_sources(self) -> Iterator[_Idle]:
-        for source, names in _ONE_SOURCES.items():
+    def _fields_of_other_sources(self) -> Iterator[_UnusedFields]:
+        for source, names in _EXCLUSIVE_SOURCES.items():
             yield self.source != (source,), names, f"is for --from {source} alone"
         is_bigquery = self.source == ("bigquery",)
         yield is_bigquery, ("mapping", "cache"), "is for files of posts; leave it out with --from bigquery"
         yield self.source == ("arctic-shift",), ("months",), "is for names of files; Arctic Shift has --after, --before"
 
-    def _idle(self) -> Iterator[_Idle]:
-        is_bigquery, is_own = self.source == ("bigquery",), self.sql is not None
-        yield is_bigquery and is_own, ("table", "months"), "does not go with --sql: the query names its tables itself"
-        yield is_own, ("columns", "review"), "does not go with --sql: the query names its columns and filters itself"
+    def _conflicting_fields(self) -> Iterator[_UnusedFields]:
+        is_bigquery, has_sql = self.source == ("bigquery",), self.sql is not None
+        yield is_bigquery and has_sql, ("table", "months"), "does not go with --sql: the query names its tables itself"
+        yield has_sql, ("columns", "review"), "does not go with --sql: the query names its columns and filters itself"
         yield self.review, ("out", "columns"), "does not go with --review, which writes no file"
         yield self.review, ("min_score", "top_subreddits", "per_subreddit"), "is not for --review: all titles count"
         yield not self.sfw, ("review", "words"), "is about what --sfw leaves out; leave out --no-sfw"
         yield self.job is not None, ("dry_run",), "does not go with --job, which reads a result and costs nothing"
 
-    def _useless(self, idle: Iterable[_Idle]) -> Iterator[tuple[str, str]]:
-        """Fields that are set and would do nothing, each with a message."""
-        for is_idle, names, why in idle:
+    def _messages_of_unused(self, rules: Iterable[_UnusedFields]) -> Iterator[tuple[str, str]]:
+        """Yield the name of each field that has no effect but not its default value, with a message."""
+        for is_unused, names, reason in rules:
             for field in dataclasses.fields(self):
-                if is_idle and field.name in names and getattr(self, field.name) != field.default:
-                    yield field.name, f"{flag(field)} {why}"
+                if is_unused and field.name in names and getattr(self, field.name) != field.default:
+                    yield field.name, f"{flag(field)} {reason}"

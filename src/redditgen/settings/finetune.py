@@ -143,11 +143,11 @@ class FinetuneSettings:
         require(self.learning_rate is None or self.learning_rate > 0, "--learning-rate must be above 0")
         require(0 <= self.val_fraction < 1, f"--val-fraction must be from 0 to below 1, not {self.val_fraction}")
         choose("--engine", self.engine, *shared.ENGINES)
-        self._check_ends()
+        self._check_stopping()
         choose("--optimizer", self.optimizer, "adam", "sgd")
         choose("--record-tokens", self.record_tokens, None, "compact", "literal")
         choose("--precision", self.precision, "auto", "float32", "bfloat16", "float16")
-        self._check_plan()
+        self._check_trained_weights()
         choose("--loss-on", self.loss_on, None, "record", "title")
         takes_titles = self.engine == "torch" or self.loss_on != "title"
         require(takes_titles, "--loss-on title: gpt-2-simple learns all of each record; leave it out")
@@ -160,36 +160,36 @@ class FinetuneSettings:
 
     @property
     def has_workers(self) -> bool:
-        """Whether ray trains."""
+        """Whether ray workers train the run."""
         return self.num_workers is not None or self.ray_address is not None
 
-    def _check_plan(self) -> None:
-        """What learns, and in how much memory."""
+    def _check_trained_weights(self) -> None:
+        """Raise UsageError where the options of trained weights and memory are invalid or contradictory."""
         choose("--train", self.train, "auto", "full", "layers", "head", "lora")
-        has_bits = self.weight_bits in (None, 4, 8, 16, 32)
-        require(has_bits, f"--weight-bits must be 4, 8, 16 or 32, not {self.weight_bits}")
+        is_bit_count = self.weight_bits in (None, 4, 8, 16, 32)
+        require(is_bit_count, f"--weight-bits must be 4, 8, 16 or 32, not {self.weight_bits}")
         require_at_least(1, self, "lora_rank")
         if self.memory is not None:
             byte_count("--memory", self.memory)
-        one_of_both = not self.only_train_transformer_layers or self.train in ("auto", "layers")
-        require(one_of_both, f"--only-train-transformer-layers is --train layers; leave out --train {self.train}")
+        is_consistent = not self.only_train_transformer_layers or self.train in ("auto", "layers")
+        require(is_consistent, f"--only-train-transformer-layers is --train layers; leave out --train {self.train}")
         for name in ("lora_rank", "weight_bits"):
-            is_of_use = getattr(self, name) is None or self.train in ("auto", "lora")
-            require(is_of_use, f"--{name.replace('_', '-')} is for --train lora")
+            has_effect = getattr(self, name) is None or self.train in ("auto", "lora")
+            require(has_effect, f"--{name.replace('_', '-')} is for --train lora")
         if self.engine != "torch":
-            has_more = self.memory is not None or self.train not in ("auto", "full", "layers")
-            require(not has_more, "--train and --memory: gpt-2-simple trains full or layers, in what that takes")
+            is_torch_only = self.memory is not None or self.train not in ("auto", "full", "layers")
+            require(not is_torch_only, "--train and --memory: gpt-2-simple trains full or layers, in what that takes")
 
     @property
     def trained(self) -> str | None:
-        """What --train says to learn, None for auto."""
+        """The weights to train: full, layers, head or lora; None where --train is auto and no option implies lora."""
         if self.only_train_transformer_layers:
             return "layers"
-        asks_for_lora = self.lora_rank is not None or self.weight_bits is not None
-        return {"auto": "lora" if asks_for_lora else None}.get(self.train, self.train)
+        implies_lora = self.lora_rank is not None or self.weight_bits is not None
+        return {"auto": "lora" if implies_lora else None}.get(self.train, self.train)
 
-    def _check_ends(self) -> None:
-        """What is asked of the held-out loss and of the time."""
+    def _check_stopping(self) -> None:
+        """Raise UsageError where --keep-best or --early-stop has no held-out loss, or the engine lacks an option."""
         require_at_least(1, self, "early_stop")
         measures = self.val_every > 0 and (self.val is not None or self.val_fraction > 0)
         for flag, is_given in (("--keep-best", self.keep_best), ("--early-stop", self.early_stop is not None)):
@@ -200,10 +200,10 @@ class FinetuneSettings:
 
     @property
     def seconds(self) -> int | None:
-        """What --time-limit says."""
+        """The time limit in seconds, or None."""
         return None if self.time_limit is None else duration("--time-limit", self.time_limit)
 
     @property
     def draws(self) -> tuple[int, int]:
-        """The fewest and the most keywords that are drawn for a title."""
+        """The smallest and the largest number of keywords drawn for a title."""
         return self.min_keywords or 0, 3 if self.max_keywords is None else self.max_keywords

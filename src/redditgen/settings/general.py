@@ -1,4 +1,4 @@
-"""The options that every command has, which are about how it is run and not about what it makes."""
+"""The options that every command has: they affect messages and configuration, not the output."""
 
 from pathlib import Path
 

@@ -103,42 +103,53 @@ class GenerateSettings:
         choose("--engine", self.engine, *shared.ENGINES)
         choose("--precision", self.precision, "auto", "float32", "int8")
         require_name("--run", self.run)
-        self._require_one_way_to_ask()
-        self._require_of_engine()
+        self._check_prompt_options()
+        self._check_engine_options()
 
     @property
     def number(self) -> int:
-        """How many titles of each prompt of the command line."""
+        """The number of titles for each prompt given on the command line."""
         return 10 if self.n is None else self.n
 
-    def _require_one_way_to_ask(self) -> None:
-        asked = {"--category": self.category, "--keywords": self.keywords, "--keywords-from": self.keywords_from}
-        given = [option for option, value in asked.items() if value is not None]
-        for way, is_taken in {
+    def _check_prompt_options(self) -> None:
+        """Raise UsageError where prompts are given in several ways that exclude each other."""
+        prompt_options = {
+            "--category": self.category,
+            "--keywords": self.keywords,
+            "--keywords-from": self.keywords_from,
+        }
+        given = [option for option, value in prompt_options.items() if value is not None]
+        for mode, is_chosen in {
             "--prefix": self.prefix is not None,
             "--prompts": self.prompts is not None,
             "--interactive": self.interactive,
         }.items():
             others = " and ".join(given)
-            require(not (is_taken and given), f"{way}: stands for itself; leave out {others}, or {way}")
-            given += [way] if is_taken else []
+            require(not (is_chosen and given), f"{mode}: stands for itself; leave out {others}, or {mode}")
+            given += [mode] if is_chosen else []
         require(
             self.keywords is None or self.keywords_from is None,
             "--keywords-from: gives the keywords; leave out it or --keywords",
         )
         require(not self.interactive or self.out is None, "--interactive: writes to the terminal; leave out --out")
-        is_without = self.prefix is not None or not (
+        has_no_keywords = self.prefix is not None or not (
             self.keywords or self.keywords_from is not None or self.prompts or self.interactive
         )
         require(
-            not (self.require_keywords and is_without),
+            not (self.require_keywords and has_no_keywords),
             "--require-keywords: needs keywords; give --keywords, --keywords-from or --prompts",
         )
 
-    def _require_of_engine(self) -> None:
-        is_upstream = self.engine == "gpt-2-simple"
-        require(not is_upstream or self.ray_address is None, "--ray-address: is for --engine torch alone; leave it out")
-        require(not is_upstream or self.precision != "int8", "--precision int8: gpt-2-simple computes in float32 alone")
+    def _check_engine_options(self) -> None:
+        """Raise UsageError where an option is set that gpt-2-simple lacks."""
+        is_gpt2_simple = self.engine == "gpt-2-simple"
         require(
-            not is_upstream or self.repetition_penalty == 1, "--repetition-penalty: gpt-2-simple has none; leave it out"
+            not is_gpt2_simple or self.ray_address is None, "--ray-address: is for --engine torch alone; leave it out"
+        )
+        require(
+            not is_gpt2_simple or self.precision != "int8", "--precision int8: gpt-2-simple computes in float32 alone"
+        )
+        require(
+            not is_gpt2_simple or self.repetition_penalty == 1,
+            "--repetition-penalty: gpt-2-simple has none; leave it out",
         )

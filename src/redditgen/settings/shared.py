@@ -1,4 +1,4 @@
-"""Options that several commands have alike."""
+"""Options that several commands share, each as a function that declares the field (see options.option)."""
 
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,7 @@ skip_existing = partial(
     "--skip-existing",
 )
 
-# How titles are drawn.
+# Sampling of titles.
 temperature = partial(option, 0.7, "Below 1 makes likely words likelier; 0 takes the likeliest always.")
 top_k = partial(option, 40, "Draw each token from this many likeliest ones; 0: from all.")
 top_p = partial(option, 0.0, "Draw each token from the likeliest ones that make up this probability; 0: from all.")

@@ -1,1 +1,1 @@
-"""What a title is: its record, keywords, splits, copies of known titles, and lists of what to leave out."""
+"""Titles: records, keywords, dataset splits, detection of copies, and the word and subreddit lists of filters."""

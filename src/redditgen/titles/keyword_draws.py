@@ -1,4 +1,4 @@
-"""Keywords drawn for one copy of a title."""
+"""Random draws from the keywords of a title, so that a model sees the title with other keywords in each copy."""
 
 from collections.abc import Sequence
 from random import Random
@@ -7,23 +7,27 @@ from redditgen.titles.record import Record
 
 
 def draw_keywords(random: Random, keywords: Sequence[str], least: int, most: int) -> str:
-    """From `least` to `most` of the keywords, as many as there are, in random order with blanks between."""
+    """Return from `least` to `most` random keywords, or all if there are fewer, in random order, joined by blanks."""
     count = min(random.randint(least, most), len(keywords))
     return " ".join(random.sample(keywords, count))
 
 
 class KeywordPool(Record):
-    """A record with all the keywords of its title, a word each; it is learned with those drawn from them."""
+    """A record with all the keywords of its title, separated by blanks.
+
+    The model is not trained on it, but on the records that `draw` returns.
+    """
 
     def draw(self, random: Random, least: int, most: int) -> Record:
-        return self._with(draw_keywords(random, self._words(), least, most))
+        """Return the record with from `least` to `most` of its keywords, as `draw_keywords` draws them."""
+        return self._with_keywords(draw_keywords(random, self._all_keywords(), least, most))
 
     def draw_longest(self, most: int) -> Record:
-        """With the longest keywords that a draw of `most` may hold."""
-        return self._with(" ".join(sorted(self._words(), key=len)[-most:] if most else ()))
+        """Return the record with its `most` longest keywords, the longest draw possible."""
+        return self._with_keywords(" ".join(sorted(self._all_keywords(), key=len)[-most:] if most else ()))
 
-    def _words(self) -> list[str]:
+    def _all_keywords(self) -> list[str]:
         return (self.keywords or "").split()
 
-    def _with(self, keywords: str) -> Record:
+    def _with_keywords(self, keywords: str) -> Record:
         return Record(category=self.category, keywords=keywords, title=self.title, body=self.body)

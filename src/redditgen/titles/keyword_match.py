@@ -1,7 +1,7 @@
-"""Whether a title holds the keywords that were asked for.
+"""Checks whether generated titles contain the keywords that were requested for them.
 
-It holds one if every part of it (`old-cat` has two) stands in the title as a word of the same lemma, or written alike,
-whatever its case.
+A title contains a keyword if it contains every part of it (`old-cat` has two parts). It contains a part if one of its
+words has the same lemma or the same spelling; case is ignored.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,36 +9,39 @@ from collections.abc import Iterable, Sequence
 from redditgen.titles.keywords import normalise_keyword
 from redditgen.titles.spacy_keywords import DEFAULT_MODEL, word_form_finder
 
-_KEYWORDS_KEPT = 10_000  # as they were parsed
+_MAX_CACHED_KEYWORDS = 10_000  # parsed keywords; when there are more, the cache is emptied
 
 
 class KeywordMatcher:
-    """Looks keywords up in titles with spaCy's lemmas."""
+    """Finds keywords in titles by spaCy's lemmas; caches the lemmas of keywords."""
 
     def __init__(self, model: str = DEFAULT_MODEL) -> None:
-        """Raises RedditgenError where spaCy's model is not there or does not load."""
-        self._words = word_form_finder(model)
-        self._parts: dict[str, list[frozenset[str]]] = {}
+        """Load a spaCy model. Raises MissingError where it is not installed, InputError where it does not load."""
+        self._word_forms = word_form_finder(model)
+        self._keyword_parts: dict[str, list[frozenset[str]]] = {}
 
     def find_held(self, asked: Sequence[Sequence[str]], titles: Sequence[str]) -> list[list[bool]]:
-        """For each title and each keyword asked of it, whether it holds that one."""
-        self._parse({keyword for keywords in asked for keyword in keywords})
+        """Return, for each title, which of its requested keywords it contains.
+
+        `asked` holds a list of keywords for each title; the result has the same shape.
+        """
+        self._cache_keywords({keyword for keywords in asked for keyword in keywords})
         held = []
-        for keywords, words in zip(asked, self._words(titles), strict=True):
-            forms = frozenset(_parts(form for word in words for form in word))
-            held.append([all(part & forms for part in self._parts[keyword]) for keyword in keywords])
+        for keywords, words in zip(asked, self._word_forms(titles), strict=True):
+            forms = frozenset(_split_forms(form for word in words for form in word))
+            held.append([all(part & forms for part in self._keyword_parts[keyword]) for keyword in keywords])
         return held
 
-    def _parse(self, keywords: set[str]) -> None:
-        """Find the forms of each part of the keywords that are new."""
-        if len(self._parts) > _KEYWORDS_KEPT:
-            self._parts.clear()
-        new = sorted(keywords - self._parts.keys())
-        for keyword, words in zip(new, self._words([keyword.replace("-", " ") for keyword in new]), strict=True):
-            forms = (frozenset(_parts(word)) for word in words)
-            self._parts[keyword] = [form for form in forms if form]
+    def _cache_keywords(self, keywords: set[str]) -> None:
+        """Add to the cache the word forms of each part of the keywords that are not in it."""
+        if len(self._keyword_parts) > _MAX_CACHED_KEYWORDS:
+            self._keyword_parts.clear()
+        new = sorted(keywords - self._keyword_parts.keys())
+        for keyword, words in zip(new, self._word_forms([keyword.replace("-", " ") for keyword in new]), strict=True):
+            forms = (frozenset(_split_forms(word)) for word in words)
+            self._keyword_parts[keyword] = [form for form in forms if form]
 
 
-def _parts(forms: Iterable[str]) -> Iterable[str]:
-    """Forms as they stand in keywords, of which `e-mail` has two parts."""
+def _split_forms(forms: Iterable[str]) -> Iterable[str]:
+    """Yield word forms split and normalised as keywords are: `e-mail` has two parts."""
     return (part for form in forms for part in normalise_keyword(form).split("-") if part)

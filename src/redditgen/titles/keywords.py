@@ -1,8 +1,8 @@
-"""Keywords of a parsed title, by the rules of the report's section 4. Pure: no model is loaded and no file read here.
+"""Extracts the keywords of a title that spaCy has parsed, by the rules of the report's section 4.
 
-Nouns and proper nouns count as they are written; verbs, adjectives and adverbs by their lemma. Named entities,
-compounds and short noun phrases count as keywords of their own, determiners included (`the-shaders`). Pronouns and stop
-words don't.
+Nouns and proper nouns are keywords as they are written; verbs, adjectives and adverbs by their lemma. Named entities,
+compounds and short noun phrases are keywords of their own, with their determiners (`the-shaders`). Pronouns and stop
+words are not. The functions are pure: they load no model and read no file.
 """
 
 import re
@@ -13,29 +13,38 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from spacy.tokens import Doc, Span, Token
 
+# Universal part-of-speech tags.
 _AS_WRITTEN = frozenset({"NOUN", "PROPN"})
 _BY_LEMMA = frozenset({"VERB", "ADJ", "ADV"})
 _SMART_QUOTES = str.maketrans("‘’“”", "''\"\"")
 
 
-class _Found(NamedTuple):
-    start: int  # tokens; the end is behind the last one
+class _Candidate(NamedTuple):
+    """A word or phrase that may be a keyword; `start` and `end` are token indices, `end` exclusive."""
+
+    start: int
     end: int
     text: str
 
 
 def normalise_category(text: str) -> str:
-    """A subreddit's name as it stands in a record: lower case, dashes for whatever is not a letter, digit or `_`."""
+    """Return a subreddit's name as records hold it.
+
+    That is lower case, with one dash for each sequence of characters other than letters, digits and `_`.
+    """
     return re.sub(r"\W+", "-", text.lower().strip())
 
 
 def straighten_quotes(text: str) -> str:
-    """Text as spaCy tokenises it best."""
+    """Replace typographic quotation marks by ASCII ones, which spaCy tokenizes better."""
     return text.translate(_SMART_QUOTES)
 
 
 def normalise_keyword(keyword: str) -> str:
-    """Dashes for spaces and punctuation, never at an end or two in a row; '' if there is no letter or digit."""
+    """Replace spaces and punctuation by dashes, one for several and none at an end.
+
+    Returns '' for a keyword without a letter or digit.
+    """
     if keyword.isalnum():
         return keyword
     spaced = "".join(char if _in_word(char) else " " for char in keyword)
@@ -43,43 +52,51 @@ def normalise_keyword(keyword: str) -> str:
 
 
 def _in_word(char: str) -> bool:
-    # Combining marks are vowels in Hindi and Thai, accents in decomposed Latin.
+    # Combining marks belong to words: they are vowels in Hindi and Thai, and accents in decomposed Latin.
     return char.isalnum() or unicodedata.category(char).startswith("M")
 
 
 def find_keywords(doc: "Doc", length_max: int) -> tuple[str, ...]:
-    """The distinct keywords in the order in which they begin; phrases must be shorter than `length_max` characters."""
-    found = sorted([*_words(doc), *_phrases(doc, length_max)], key=lambda one: (one.start, one.end))
-    normalised = (normalise_keyword(one.text) for one in found)
+    """Return the distinct keywords of a parsed title, ordered by where they begin.
+
+    Noun phrases and compounds of `length_max` characters or more are left out.
+    """
+    candidates = sorted(
+        [*_find_words(doc), *_find_phrases(doc, length_max)], key=lambda candidate: (candidate.start, candidate.end)
+    )
+    normalised = (normalise_keyword(candidate.text) for candidate in candidates)
     return tuple(dict.fromkeys(keyword for keyword in normalised if keyword))
 
 
-def _words(doc: "Doc") -> Iterator[_Found]:
+def _find_words(doc: "Doc") -> Iterator[_Candidate]:
     for token in doc:
         if token.is_stop:
             continue
-        kind = token.pos_
-        if kind in _AS_WRITTEN:
-            yield _Found(token.i, token.i + 1, token.text)
-        elif kind in _BY_LEMMA and not doc.vocab[token.lemma].is_stop:
-            yield _Found(token.i, token.i + 1, token.lemma_)
+        part_of_speech = token.pos_
+        if part_of_speech in _AS_WRITTEN:
+            yield _Candidate(token.i, token.i + 1, token.text)
+        elif part_of_speech in _BY_LEMMA and not doc.vocab[token.lemma].is_stop:
+            yield _Candidate(token.i, token.i + 1, token.lemma_)
 
 
-def _phrases(doc: "Doc", length_max: int) -> Iterator[_Found]:
-    short = (span for span in (*doc.noun_chunks, *_compounds(doc)) if len(span.text) < length_max)
+def _find_phrases(doc: "Doc", length_max: int) -> Iterator[_Candidate]:
+    short = (span for span in (*doc.noun_chunks, *_find_compounds(doc)) if len(span.text) < length_max)
     for span in (*doc.ents, *short):
-        if not all(_says_nothing(token) for token in span):
-            yield _Found(span.start, span.end, span.text)
+        if not all(_is_filler(token) for token in span):
+            yield _Candidate(span.start, span.end, span.text)
 
 
-def _says_nothing(token: "Token") -> bool:
-    # To spaCy, which compares lower case, the country "US" is the stop word "us".
-    is_a_place = token.ent_type_ == "GPE" and token.is_upper
-    return (token.is_stop and not is_a_place) or token.is_punct or token.pos_ == "PRON"
+def _is_filler(token: "Token") -> bool:
+    # spaCy compares stop words in lower case, so it takes the country "US" for the stop word "us".
+    is_place = token.ent_type_ == "GPE" and token.is_upper
+    return (token.is_stop and not is_place) or token.is_punct or token.pos_ == "PRON"
 
 
-def _compounds(doc: "Doc") -> Iterator["Span"]:
-    """Each word with the run of compound parts right before it: to the parser a noun, however the tagger took it."""
+def _find_compounds(doc: "Doc") -> Iterator["Span"]:
+    """Yield each word together with the compound parts directly before it.
+
+    The parser's dependency labels decide, whatever part of speech the tagger gave the word.
+    """
     for head in doc:
         start = head.i
         while start > 0 and doc[start - 1].dep_ == "compound" and start <= doc[start - 1].head.i <= head.i:

@@ -1,8 +1,11 @@
-"""Whether a title copies one that a run learned from: the index of those titles, kept in the run's folder.
+"""Detects titles that copy a training title, by an index of the training titles that is saved in the run.
 
-It is an 'exact' copy where `normalised` makes both the same, and else 'near' where `near_copies` says so. Near copies
-are found by MinHash LSH with tables in numpy arrays, 150 bytes a title with its text: those of datasketch 2.0.0 take
-3,200 and, being pickled sets, 500 times as long to load (scripts/bench/novelty.py --datasketch).
+A title is an 'exact' copy of another if `normalise_title` returns the same for both, and a 'near' copy if the two meet
+the conditions in module `near_copies`. Candidates are found by MinHash LSH (module `minhash`): the index holds the band
+keys of all titles in one sorted numpy array, which a binary search looks up; each candidate is then compared.
+
+The index takes 150 bytes a title, its text included. The tables of datasketch 2.0.0 take 3,200 and, being pickled sets,
+500 times as long to load (scripts/bench/novelty.py --datasketch).
 """
 
 import codecs
@@ -28,42 +31,49 @@ if TYPE_CHECKING:
 INDEX_FILE = "training_titles.npz"
 DEFAULT_THRESHOLD = 0.8
 
-_FORMAT = 1  # another one whenever `normalised` or a hash changes
-_CHUNK = 512  # titles hashed at a time: 4 MB of hashes, which stay in the cache
-_PIECE = 1 << 20  # bytes of text checked at a time
+_FORMAT = 1  # to be raised whenever `normalise_title` or a hash function changes
+_CHUNK = 512  # titles hashed at a time: their hashes take 4 MB, which fit in the CPU's cache
+_CHECKED_BYTES = 1 << 20  # bytes of text checked at a time
 _APOSTROPHES = frozenset("'‘’ʼ`′")
 
 
-class _Folding(dict[int, str]):
-    """For str.translate: what becomes of a character, found out when it is first met."""
+class _CharacterFolding(dict[int, str]):
+    """A table for str.translate that computes and keeps the replacement of a character when it is first looked up.
+
+    Removes apostrophes and invisible modifiers; replaces all but letters, marks and digits by a blank.
+    """
 
     def __missing__(self, point: int) -> str:
         char = chr(point)
-        kind = unicodedata.category(char)
-        if char in _APOSTROPHES or kind in ("Cf", "Me") or 0xFE00 <= point <= 0xFE0F:  # those say how to draw another
+        category = unicodedata.category(char)
+        # Format characters, enclosing marks and variation selectors only change how another character is drawn.
+        if char in _APOSTROPHES or category in ("Cf", "Me") or 0xFE00 <= point <= 0xFE0F:
             folded = ""
         else:
-            folded = char if kind[0] in "LNM" else " "
+            folded = char if category[0] in "LNM" else " "
         self[point] = folded
         return folded
 
 
-_FOLDING = _Folding()
+_FOLDING = _CharacterFolding()
 
 
 def normalise_title(title: str) -> str:
-    """A title's letters and digits, without case, and single blanks; of one that has none, its other characters."""
+    """Return a title's letters and digits, case-folded, with single blanks between words.
+
+    For a title that has no letter or digit, returns its other characters, case-folded.
+    """
     if title.isascii():
         folded = title.lower()
     else:
-        plain = title.replace("´", "'")  # to NFKC a blank with an accent
+        plain = title.replace("´", "'")  # NFKC would make it a blank with an accent
         folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", plain).casefold())
     return " ".join(folded.translate(_FOLDING).split()) or " ".join(folded.split())
 
 
 @dataclass(frozen=True)
 class CopyMatch:
-    """The title of the index that another one copies, and how."""
+    """The indexed title that another title copies, the kind of copy, and their similarity (1.0 for an exact copy)."""
 
     kind: Literal["exact", "near"]
     similarity: float
@@ -71,21 +81,21 @@ class CopyMatch:
 
 
 class _Arrays(NamedTuple):
-    """What is kept of n titles."""
+    """The arrays of an index of n titles; their names are those in the file."""
 
-    text: "NDArray[np.uint8]"  # all titles as they were written, in UTF-8
+    text: "NDArray[np.uint8]"  # all titles as they were written, in UTF-8, without separators
     lengths: "NDArray[np.uint32]"  # (n,), bytes
-    digests: "NDArray[np.uint64]"  # (n,), of the normalised titles
-    sizes: "NDArray[np.uint32]"  # (n,), the numbers of their runs
-    keys: "NDArray[np.uint32]"  # (n * BANDS,), ascending
-    owners: "NDArray[np.uint32]"  # (n * BANDS,), the title of each key
+    digests: "NDArray[np.uint64]"  # (n,), hashes of the normalised titles
+    sizes: "NDArray[np.uint32]"  # (n,), how many distinct trigrams each title has
+    keys: "NDArray[np.uint32]"  # (n * BANDS,), the band keys, ascending
+    owners: "NDArray[np.uint32]"  # (n * BANDS,), the number of the title that each key belongs to
 
 
-_KINDS = (np.uint8, np.uint32, np.uint64, np.uint32, np.uint32, np.uint32)
+_DTYPES = (np.uint8, np.uint32, np.uint64, np.uint32, np.uint32, np.uint32)
 
 
 class TitleIndex:
-    """Titles, each once however it is written, in the order they came."""
+    """An index of titles in the order in which they were added. Titles that are equal when normalised are held once."""
 
     def __init__(self, arrays: _Arrays) -> None:
         self._arrays = arrays
@@ -93,61 +103,69 @@ class TitleIndex:
 
     @classmethod
     def from_titles(cls, titles: Iterable[str]) -> "TitleIndex":
-        nothing: list[NDArray[Any]] = [np.empty(0, kind) for kind in _KINDS]
-        return cls(_Arrays(*nothing)).extended(titles)
+        """Return an index of titles."""
+        empty: list[NDArray[Any]] = [np.empty(0, dtype) for dtype in _DTYPES]
+        return cls(_Arrays(*empty)).extended(titles)
 
     def extended(self, titles: Iterable[str]) -> "TitleIndex":
-        """The index with more titles behind its own; itself if it has them all."""
+        """Return an index of this one's titles followed by those of `titles` that are new; itself if none is."""
         parts = [self._arrays]
-        number = len(self)
-        for chunk in _chunks(titles, set(self._arrays.digests.tolist())):
-            parts.append(_hashed(chunk, number))
-            number += len(chunk)
-        return TitleIndex(_joined(parts)) if len(parts) > 1 else self
+        count = len(self)
+        for chunk in _new_title_chunks(titles, set(self._arrays.digests.tolist())):
+            parts.append(_hash_chunk(chunk, count))
+            count += len(chunk)
+        return TitleIndex(_merge(parts)) if len(parts) > 1 else self
 
     def __len__(self) -> int:
         return len(self._arrays.lengths)
 
     def __iter__(self) -> Iterator[str]:
-        """The titles as they were first written."""
+        """Iterate over the titles as they were first written."""
         return map(self._title, range(len(self)))
 
     def find_copy(self, title: str, threshold: float = DEFAULT_THRESHOLD) -> CopyMatch | None:
-        """The training title that this one copies, the most similar first; None if it copies none.
+        """Return the indexed title that a title copies: an exact copy, or else the most similar; None if there is none.
 
-        A near one is found with a probability of at least 0.991 from 0.8 on, 0.91 from 0.7, 0.71 from 0.6.
+        `threshold` is the least Jaccard similarity of a near copy. A near copy is found with a probability of at least
+        0.991 for a similarity from 0.8, 0.91 from 0.7, and 0.71 from 0.6.
         """
         return next(self.find_copies([title], threshold))
 
     def find_copies(self, titles: Sequence[str], threshold: float = DEFAULT_THRESHOLD) -> Iterator[CopyMatch | None]:
-        """The same for each of some titles, whose keys are made together, which is faster."""
+        """Yield for each title what `find_copy` returns. Hashes all the titles together, which is faster."""
         texts = [normalise_title(title) for title in titles]
-        hashed = iter(band_keys([text for text in texts if text]).T if any(texts) else ())
-        yield from (self._similar(text, next(hashed), threshold) if text else None for text in texts)
+        keys_of_texts = iter(band_keys([text for text in texts if text]).T if any(texts) else ())
+        yield from (self._find_match(text, next(keys_of_texts), threshold) if text else None for text in texts)
 
-    def _similar(self, text: str, wanted: "NDArray[np.uint32]", threshold: float) -> CopyMatch | None:
-        runs = trigrams(text)
+    def _find_match(self, text: str, keys: "NDArray[np.uint32]", threshold: float) -> CopyMatch | None:
+        """Return the title that a normalised text with these band keys copies, or None."""
+        text_trigrams = trigrams(text)
         best: CopyMatch | None = None
-        for candidate in self._candidates(wanted, len(runs), threshold):
+        for candidate in self._candidates(keys, len(text_trigrams), threshold):
             other = normalise_title(candidate)
             if other == text:
                 return CopyMatch("exact", 1.0, candidate)
-            found = jaccard_similarity(runs, trigrams(other))
-            is_better = found >= threshold and (best is None or found > best.similarity)
+            similarity = jaccard_similarity(text_trigrams, trigrams(other))
+            is_better = similarity >= threshold and (best is None or similarity > best.similarity)
             if is_better and not differ_in_key_words(text, other):
-                best = CopyMatch("near", found, candidate)
+                best = CopyMatch("near", similarity, candidate)
         return best
 
     def save(self, folder: Path) -> None:
+        """Write the index to INDEX_FILE in a folder. Raises InputError where it can't be written."""
         with atomic_write(folder / INDEX_FILE) as temporary, temporary.open("wb") as file:
             np.savez(file, format=_FORMAT, **self._arrays._asdict())
 
     @classmethod
     def load(cls, folder: Path) -> "TitleIndex":
+        """Read the index in a folder.
+
+        Raises MissingError where there is none, InputError where it is broken, of another version, or can't be read.
+        """
         path = folder / INDEX_FILE
         try:
             with path.open("rb") as file:
-                return cls(_read(file))
+                return cls(_read_arrays(file))
         except FileNotFoundError as error:
             raise MissingError(f"{path}: no such file; `redditgen finetune` on the run's dataset makes it") from error
         except OSError as error:
@@ -158,26 +176,33 @@ class TitleIndex:
                 "makes it anew"
             ) from error
 
-    def _candidates(self, wanted: "NDArray[np.uint32]", size: int, threshold: float) -> Iterator[str]:
-        """Titles that may be as similar as that, and all that are the same, in their order."""
+    def _candidates(self, keys: "NDArray[np.uint32]", size: int, threshold: float) -> Iterator[str]:
+        """Yield, in index order, the titles that share a band key with a title of `size` trigrams.
+
+        Leaves out those whose numbers of trigrams differ too much for a similarity of `threshold`. Exact copies are
+        always included.
+        """
         arrays = self._arrays
-        first, last = arrays.keys.searchsorted(wanted), arrays.keys.searchsorted(wanted, "right")
+        first, last = arrays.keys.searchsorted(keys), arrays.keys.searchsorted(keys, "right")
         spans = [arrays.owners[start:end] for start, end in zip(first, last, strict=True)]
         owners = np.unique(np.concatenate(spans))
         sizes = arrays.sizes[owners]
-        # Two sets are at most as similar as their sizes are.
-        may_be = np.minimum(sizes, size) >= threshold * np.maximum(sizes, size)
-        yield from map(self._title, owners[may_be].tolist())
+        # The Jaccard similarity of two sets is at most the ratio of their sizes.
+        can_match = np.minimum(sizes, size) >= threshold * np.maximum(sizes, size)
+        yield from map(self._title, owners[can_match].tolist())
 
     def _title(self, number: int) -> str:
         start, end = self._starts[number : number + 2]
         return self._arrays.text[start:end].tobytes().decode("utf8", "surrogatepass")
 
 
-def _chunks(titles: Iterable[str], known: set[int]) -> Iterator[list[tuple[str, str, int]]]:
-    """Titles that are not known yet, normalised too, and their digests, which are then known."""
+def _new_title_chunks(titles: Iterable[str], known: set[int]) -> Iterator[list[tuple[str, str, int]]]:
+    """Yield in chunks the titles whose digests are not in `known`, as (title, normalised title, digest).
 
-    def new() -> Iterator[tuple[str, str, int]]:
+    Adds the digests to `known`. Titles that are empty when normalised are left out.
+    """
+
+    def new_titles() -> Iterator[tuple[str, str, int]]:
         for title in titles:
             text = normalise_title(title)
             digest = int.from_bytes(hashlib.blake2b(_utf8(text), digest_size=8).digest())
@@ -185,22 +210,22 @@ def _chunks(titles: Iterable[str], known: set[int]) -> Iterator[list[tuple[str, 
                 known.add(digest)
                 yield title, text, digest
 
-    rows = new()
+    rows = new_titles()
     while chunk := list(itertools.islice(rows, _CHUNK)):
         yield chunk
 
 
 def _utf8(text: str) -> bytes:
-    return text.encode("utf8", "surrogatepass")  # JSON can hold half a pair
+    return text.encode("utf8", "surrogatepass")  # JSON can hold half a surrogate pair
 
 
-def _hashed(chunk: list[tuple[str, str, int]], first: int) -> _Arrays:
-    """Arrays of a chunk of titles, of which the first has this number; the keys in their titles' order."""
+def _hash_chunk(chunk: list[tuple[str, str, int]], first: int) -> _Arrays:
+    """Return the arrays of a chunk of titles, the first of which has number `first`; the keys are not sorted yet."""
     titles, texts, digests = zip(*chunk, strict=True)
-    written = [_utf8(title) for title in titles]
+    encoded = [_utf8(title) for title in titles]
     return _Arrays(
-        text=np.frombuffer(b"".join(written), np.uint8),
-        lengths=np.array([len(title) for title in written], np.uint32),
+        text=np.frombuffer(b"".join(encoded), np.uint8),
+        lengths=np.array([len(title) for title in encoded], np.uint32),
         digests=np.array(digests, np.uint64),
         sizes=np.array([len(trigrams(text)) for text in texts], np.uint32),
         keys=band_keys(texts).ravel(),
@@ -208,36 +233,37 @@ def _hashed(chunk: list[tuple[str, str, int]], first: int) -> _Arrays:
     )
 
 
-def _joined(parts: Iterable[_Arrays]) -> _Arrays:
-    joined = _Arrays(*map(np.concatenate, zip(*parts, strict=True)))
-    order = joined.keys.argsort(kind="stable")
-    return joined._replace(keys=joined.keys[order], owners=joined.owners[order])
+def _merge(parts: Iterable[_Arrays]) -> _Arrays:
+    """Concatenate arrays and sort the keys."""
+    merged = _Arrays(*map(np.concatenate, zip(*parts, strict=True)))
+    order = merged.keys.argsort(kind="stable")
+    return merged._replace(keys=merged.keys[order], owners=merged.owners[order])
 
 
-def _read(file: BinaryIO) -> _Arrays:
-    """The arrays of a file; raises ValueError, KeyError or TypeError where they aren't what `save` writes."""
-    found = untrusted.read_arrays(file)
-    if found["format"].shape or found["format"] != _FORMAT:
+def _read_arrays(file: BinaryIO) -> _Arrays:
+    """Read the arrays of a file. Raises ValueError, KeyError or TypeError where they aren't as `save` writes them."""
+    contents = untrusted.read_arrays(file)
+    if contents["format"].shape or contents["format"] != _FORMAT:
         raise ValueError("of another version")
-    arrays = _Arrays(*(found[name] for name in _Arrays._fields))
-    number = len(arrays.lengths)
-    lengths = (int(arrays.lengths.sum(dtype=np.uint64)), number, number, number, number * BANDS, number * BANDS)
+    arrays = _Arrays(*(contents[name] for name in _Arrays._fields))
+    count = len(arrays.lengths)
+    lengths = (int(arrays.lengths.sum(dtype=np.uint64)), count, count, count, count * BANDS, count * BANDS)
     shapes = [(array.dtype, array.shape) for array in arrays]
-    if shapes != [(np.dtype(kind), (length,)) for kind, length in zip(_KINDS, lengths, strict=True)]:
+    if shapes != [(np.dtype(dtype), (length,)) for dtype, length in zip(_DTYPES, lengths, strict=True)]:
         raise ValueError("of another shape")
-    if number and arrays.owners.max() >= number:
+    if count and arrays.owners.max() >= count:
         raise ValueError("names a title that is not there")
     _check_text(arrays)
     return arrays
 
 
 def _check_text(arrays: _Arrays) -> None:
-    """Raise ValueError unless the text is UTF-8 and each title begins with a character of its own."""
+    """Raise ValueError unless the text is UTF-8 and no title begins in the middle of a character."""
     decoder = codecs.getincrementaldecoder("utf8")("surrogatepass")
-    for start in range(0, len(arrays.text), _PIECE):
-        decoder.decode(arrays.text[start : start + _PIECE].tobytes())
+    for start in range(0, len(arrays.text), _CHECKED_BYTES):
+        decoder.decode(arrays.text[start : start + _CHECKED_BYTES].tobytes())
     decoder.decode(b"", final=True)
     starts = np.cumsum(arrays.lengths, dtype=np.int64) - arrays.lengths
-    begun = arrays.text[starts[starts < len(arrays.text)]]
-    if np.any(begun & 0xC0 == 0x80):  # a byte that goes on with a character
+    first_bytes = arrays.text[starts[starts < len(arrays.text)]]
+    if np.any(first_bytes & 0xC0 == 0x80):  # a continuation byte of UTF-8
         raise ValueError("parts a character")

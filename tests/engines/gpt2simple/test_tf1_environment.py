@@ -186,7 +186,7 @@ def test_install_makes_a_whole_environment_once(
     tools, packages = (tmp_path / "calls").read_text(encoding="utf8").splitlines()
     for call, name in [(tools, "requirements-build.txt"), (packages, "requirements.txt")]:
         assert call.startswith("-I -m pip install --require-hashes --no-deps ")
-        assert call.endswith(f"engines/worker/{name}")
+        assert call.endswith(f"gpt2simple/worker/{name}")
     announced, done = caplog.messages
     assert re.fullmatch(rf"{place}: installing with .*/python3.7; downloads 150 MB .* takes 600 MB", announced)
     assert re.fullmatch(rf"{place}: {HAS}; \d+ MB, \d+ s", done)

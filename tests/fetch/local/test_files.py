@@ -217,11 +217,11 @@ LATIN = b"aww,caf\xe9,5\n"
         ("a.csv", CSV_HEADER + b'aww,cat,5\naww,"never closed,5\naww,dog,5\n', ["Line: 3", "unterminated quote"]),
         ("a.csv", CSV_HEADER + LATIN, ["a.csv: line 2, byte 8 (0xe9) is not UTF-8; save the file as UTF-8"]),
         ("a.csv", CSV_HEADER + b"aww,cat,5\n" * 100_000 + LATIN, ["a.csv: line 100002, byte 8 (0xe9) is not UTF-8"]),
-        ("a.csv.gz", gzip.compress(CSV_HEADER + LATIN), ["line 2, byte 8 (0xe9) is not UTF-8; save the file"]),
+        ("a.csv.gz", gzip.compress(CSV_HEADER + LATIN, mtime=0), ["line 2, byte 8 (0xe9) is not UTF-8; save the file"]),
         ("a.csv", "subreddit,title\naww,cat\n".encode("utf-16"), ["a.csv: line 1, byte 1 (0xff) is not UTF-8"]),
         ("a.csv.gz", b"subreddit,title\naww,cat\n", ["CSV"]),
-        ("a.csv.gz", gzip.compress(b"subreddit,title\n" + b"aww,cat\n" * 9000)[:-20], ["a.csv.gz"]),
-        ("a.csv.gz", gzip.compress(CSV_HEADER + b'aww,cat,5\naww,"never closed,5\n'), ["unterminated quote"]),
+        ("a.csv.gz", gzip.compress(b"subreddit,title\n" + b"aww,cat\n" * 9000, mtime=0)[:-20], ["a.csv.gz"]),
+        ("a.csv.gz", gzip.compress(CSV_HEADER + b'aww,cat,5\naww,"never closed,5\n', mtime=0), ["unterminated quote"]),
         ("a.ndjson", b"", ["empty"]),
         ("a.ndjson", b'{"subreddit": "aww"}\n', ["no column 'title'", "subreddit"]),
         ("a.ndjson", b'[{"subreddit": "aww", "title": "cat"}]\n', ["line 1", "a line"]),
@@ -229,7 +229,7 @@ LATIN = b"aww,caf\xe9,5\n"
         ("a.ndjson", b"{}\n\xff", ["line 2: not UTF-8 at byte 0"]),
         ("a.ndjson", b'{"subreddit": "aww", "title": "cat"}\n{"subreddit": "a\n', ["line 2", "not JSON"]),
         ("a.ndjson", b'{"subreddit": "aww", "title": "cat"}\n' * 2000 + b'{"subreddit": "a\n', ["line 2001: not JSON"]),
-        ("a.jsonl.gz", gzip.compress(b'{"subreddit": "aww", "title": "cat"}\n' * 9000)[:-20], ["a.jsonl.gz"]),
+        ("a.jsonl.gz", gzip.compress(b'{"subreddit": "aww", "title": "cat"}\n' * 9000, mtime=0)[:-20], ["a.jsonl.gz"]),
     ],
 )
 def test_broken_file(tmp_path: Path, name: str, content: bytes, words: list[str]) -> None:

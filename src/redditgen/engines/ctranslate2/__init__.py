@@ -1,1 +1,1 @@
-"""Sampling on the CPU with CTranslate2, in this process or by ray's workers."""
+"""Sampling on the CPU with CTranslate2, in this process or on ray workers."""

@@ -1,4 +1,4 @@
-"""The sampling half of the default engine: CTranslate2 on the CPU, here or on the workers of a ray cluster."""
+"""The sampling half of the default engine: CTranslate2 on the CPU, in this process or on ray workers."""
 
 from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
@@ -11,7 +11,7 @@ from redditgen.gpt2.model_dir import ModelDir
 
 
 def open_writer(run: ModelDir, sampling: Sampling, options: SamplerOptions) -> AbstractContextManager[WriteTexts]:
-    """A context that yields a function from prompts to texts; with a ray address it connects to that cluster."""
+    """Return a context manager that yields a function from prompts to texts, on a ray cluster where one is given."""
     if options.ray_address:
         return ray_sampling.open_ray_writer(run, sampling, options)
     return nullcontext(partial(write_texts, run, sampling, options))
@@ -20,7 +20,7 @@ def open_writer(run: ModelDir, sampling: Sampling, options: SamplerOptions) -> A
 def write_texts(
     run: ModelDir, sampling: Sampling, options: SamplerOptions, prompts: Sequence[str], seed: int
 ) -> Generator[str]:
-    """Yield the text of each prompt, in order; this process samples them in blocks."""
+    """Sample blocks of prompts in this process; yield the text of each prompt, in order."""
     sampler = Sampler(run, choose_precision(options.precision))
     with closing(sampler.blocks(prompts, options.block_size, sampling, seed)) as texts:
         yield from texts

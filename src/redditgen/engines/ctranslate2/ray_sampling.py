@@ -1,7 +1,7 @@
-"""Blocks of prompts continued by ray's workers, each at one block at a time; the texts are those of one process.
+"""Samples blocks of prompts on the workers of a ray cluster, one block at a time on each worker.
 
-That holds for CPUs of one kind: CTranslate2's int8 rounds otherwise for each instruction set. In float32 no title was
-another.
+The texts are those that a single process samples, as long as all CPUs are of one kind: CTranslate2's int8 rounds
+differently on each instruction set. In float32 no title differed.
 """
 
 from collections.abc import Generator, Iterator, Sequence
@@ -20,7 +20,7 @@ from redditgen.gpt2.model_dir import ModelDir
 from redditgen.runtime.ray_cluster import ray_connection
 from redditgen.runtime.ray_pool import PoolMessages, RayPool, RayWorker
 
-_WORDS = PoolMessages[Block](
+_MESSAGES = PoolMessages[Block](
     without_ray="leaving --ray-address out",
     waiting_for="CPUs of the ray cluster that others leave free, and for the workers to start there",
     job=lambda block: f"a block of {len(block.prompts)} prompts",
@@ -30,7 +30,11 @@ _WORDS = PoolMessages[Block](
 
 @dataclass(frozen=True)
 class SamplingTask:
-    """What a worker shall write with, and how it knows that it has the very same."""
+    """The run, options and versions with which a worker samples.
+
+    `weights` is the file whose hash identifies the weights, and `made_with` holds the versions of the packages that the
+    texts depend on. A worker that finds another hash or version refuses to work.
+    """
 
     run: ModelDir
     weights: Path
@@ -42,32 +46,35 @@ class SamplingTask:
 
 @contextmanager
 def open_ray_writer(run: ModelDir, sampling: Sampling, options: SamplerOptions) -> Iterator[WriteTexts]:
-    """Inside the block workers write. Their nodes need the run's folder at the same path."""
-    there, kept_in = ModelDir(run.path.absolute(), run.at_step), choose_precision(options.precision)
-    weights = there.weights_file()
-    Sampler(there, kept_in)  # builds what is kept beside the run, so that the workers need not
-    task = SamplingTask(there, weights, file_sha256(weights), kept_in, sampling, _versions())
+    """Yield a function from prompts to texts, which ray workers sample; the workers end with the block.
+
+    All nodes need the run's folder at the same path. Raises InputError where a node has other weights there.
+    """
+    model, precision = ModelDir(run.path.absolute(), run.at_step), choose_precision(options.precision)
+    weights = model.weights_file()
+    Sampler(model, precision)  # builds the CTranslate2 model in the run's folder, so that the workers need not
+    task = SamplingTask(model, weights, file_sha256(weights), precision, sampling, _versions())
     with (
-        ray_connection(options.ray_address, None, without_ray=_WORDS.without_ray) as ray,
-        closing(_pool(ray, task)) as pool,
+        ray_connection(options.ray_address, None, without_ray=_MESSAGES.without_ray) as ray,
+        closing(_start_pool(ray, task)) as pool,
     ):
 
         def write(prompts: Sequence[str], seed: int) -> Generator[str]:
-            blocks = Sampler(there, kept_in).cut(prompts, options.block_size, seed)
-            with closing(pool.results(blocks)) as made:
-                yield from texts_in_order(blocks, made)
+            blocks = Sampler(model, precision).cut(prompts, options.block_size, seed)
+            with closing(pool.results(blocks)) as results:
+                yield from texts_in_order(blocks, results)
 
         yield write
 
 
-def _pool(ray: Any, task: SamplingTask) -> RayPool[Block, list[str]]:
+def _start_pool(ray: Any, task: SamplingTask) -> RayPool[Block, list[str]]:
     actor = ray.remote(num_cpus=1, max_restarts=0)(RaySampler)
     count = max(1, min(BLOCKS_AT_ONCE, int(ray.cluster_resources().get("CPU", 0))))
-    return RayPool(ray, lambda: actor.remote(task), count, _WORDS, jobs_per_worker=1)
+    return RayPool(ray, lambda: actor.remote(task), count, _MESSAGES, jobs_per_worker=1)
 
 
 class RaySampler(RayWorker[Block, list[str]]):
-    """A Sampler as ray's actor."""
+    """A ray actor that samples blocks of prompts."""
 
     def __init__(self, task: SamplingTask) -> None:
         self._task = task
@@ -80,8 +87,8 @@ class RaySampler(RayWorker[Block, list[str]]):
         task, weights = self._task, self._task.weights
         if not weights.exists():
             raise InputError(f"{weights}: No such file or directory; all nodes must share the folder of the run")
-        found = file_sha256(weights)
-        if found != task.weights_sha256:
+        sha256 = file_sha256(weights)
+        if sha256 != task.weights_sha256:
             raise InputError(f"{weights}: is another one than here; all nodes must share the folder of the run")
         self._sampler = Sampler(task.run, task.precision)
 

@@ -1,1 +1,1 @@
-"""Token sequences, and the batches and windows that engines train on."""
+"""Token sequences, and the batches and windows cut from them that engines train on."""

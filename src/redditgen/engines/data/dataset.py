@@ -1,4 +1,4 @@
-"""What an engine trains on: tokenized records or a stream of tokens, and the records that are held out."""
+"""The dataset of a training: tokenized records or a stream of tokens, and the held-out records."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -11,12 +11,13 @@ from redditgen.gpt2.run_info import RunInfo
 
 @dataclass(frozen=True)
 class Dataset:
-    """Tokens to train on, as records or as a stream, the held-out records, and the run info of the trained run."""
+    """Tokens to train on, as records or as a stream, the held-out records, and the run info of the run to train."""
 
     source: Path
-    """The file, folder or pattern that it was read from, for messages."""
+    """The file, folder or pattern that the dataset was read from, for messages."""
     train: Examples | DynamicExamples | TokenStream
     held_out: Examples
+    """Records that are not trained on; empty where none are held out."""
     run_info: RunInfo
     titles: Collection[str] = ()
-    """The titles of all records, the held-out ones too, each once; plain text has none."""
+    """The distinct titles of all records, held-out ones included; empty for plain text."""

@@ -1,7 +1,14 @@
-"""The batches of a training on records, one after another, through as many epochs as are asked for.
+"""The endless sequence of batches of a training on records, epoch after epoch.
 
-What is in a batch follows from the seed and the batch's number alone, so a training that goes on gets those it would
-have got.
+An epoch visits every record once, in ceil(records / batch size) batches:
+
+1. Shuffle the numbers of the records, with a generator seeded by (seed, epoch), and cut them into pools.
+2. Tokenize the records of one pool, with the keywords drawn for this epoch.
+3. Sort the pool by length, cut it into batches and shuffle these, with a generator seeded by (seed, epoch, pool).
+
+So a batch follows from the seed and its number alone, and a resumed training gets the batches that an uninterrupted one
+would have got. Resuming costs one shuffle and one pool: earlier epochs and pools are skipped without being computed.
+Memory holds the numbers of all records and the tokens of one pool.
 """
 
 from collections.abc import Iterator
@@ -29,19 +36,21 @@ if TYPE_CHECKING:
 def training_batches(
     number: int, data: Examples | DynamicExamples, size: int, seed: int, *, titles_alone: bool
 ) -> "Iterator[tuple[Batch, int]]":
-    """Inputs and targets, and how many tokens they have, from the batch of this number, counted from 0, on; never ends.
+    """Yield batches without end, from batch `number` on, counted from 0 over all epochs.
 
-    With `titles_alone` only the tokens of a title and of its end are targets that count. Padding is no token.
+    Each comes as ((inputs, targets), tokens): both tensors [rows, positions] int64, as of `pad_batch`, and the number
+    of targets that are not padding. A batch has `size` rows; one batch of an epoch may have fewer. With `titles_alone`,
+    all targets but the tokens of a title and of its end are IGNORED_TARGET; `tokens` still counts them.
     """
     epoch, number = divmod(number, -(-len(data) // size))
     while True:
-        first, done = divmod(number, POOL_BATCHES)
-        order = shuffle_into_pools(len(data), size, np.random.default_rng([seed, epoch]))
-        for place, numbers in enumerate(order[first:], start=first):
-            pool = data.pool(epoch, numbers)
-            cut = batches_by_length(pool.sequences.lengths, size, np.random.default_rng([seed, epoch, place]))
-            yield from (_tensors(pool, indices, titles_alone) for indices in cut[done:])
-            done = 0
+        first_pool, done = divmod(number, POOL_BATCHES)
+        pools = shuffle_into_pools(len(data), size, np.random.default_rng([seed, epoch]))
+        for pool_number, record_numbers in enumerate(pools[first_pool:], start=first_pool):
+            pool = data.pool(epoch, record_numbers)
+            batches = batches_by_length(pool.sequences.lengths, size, np.random.default_rng([seed, epoch, pool_number]))
+            yield from (_tensors(pool, indices, titles_alone) for indices in batches[done:])
+            done = 0  # only the first pool is entered midway
         epoch, number = epoch + 1, 0
 
 
@@ -49,6 +58,6 @@ def _tensors(pool: Examples, indices: "NDArray[np.int64]", titles_alone: bool) -
     inputs, targets = pad_batch(pool.sequences, indices)
     tokens = int((targets != IGNORED_TARGET).sum())
     if titles_alone:
-        counts = title_mask(targets, pool.title_starts[indices], pool.title_ends[indices])
-        targets = targets.masked_fill(~counts, IGNORED_TARGET)
+        is_title = title_mask(targets, pool.title_starts[indices], pool.title_ends[indices])
+        targets = targets.masked_fill(~is_title, IGNORED_TARGET)
     return (inputs, targets), tokens

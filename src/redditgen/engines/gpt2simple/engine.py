@@ -1,7 +1,7 @@
-"""The gpt-2-simple engine: the report's own stack, TensorFlow 1.15 in a Python 3.7, a process of its own for each call.
+"""The gpt-2-simple engine: the original report's software, TensorFlow 1.15 under Python 3.7, in a process per call.
 
-Tokens go to the worker and come back from it; text stays here, so that a run's record tokens are what they are in the
-torch engine.
+The worker process is sent token ids and returns token ids. Text is tokenized and decoded in this process, so a run's
+records become the same tokens as in the torch engine.
 """
 
 from collections.abc import Generator, Iterator, Sequence
@@ -20,39 +20,42 @@ from redditgen.gpt2.tokenizer import Tokenizer
 
 
 def finetune(job: TrainingJob) -> int:
-    """Train a run to the last step of its schedule and save it; gives the step reached.
+    """Train a run to the last step of its schedule, save it, and return that step.
 
-    Raises Interrupted, with the run saved, on Ctrl-C or SIGTERM.
+    Raises Interrupted on Ctrl-C or SIGTERM, after the run was saved; UsageError for an option that gpt-2-simple lacks;
+    RedditgenError where the worker fails.
     """
     return Gpt2SimpleFinetuning(job).run()
 
 
 def open_writer(run: ModelDir, sampling: Sampling, options: SamplerOptions) -> AbstractContextManager[WriteTexts]:
-    """A context that yields a function from prompts to texts; each call starts a worker process."""
+    """Return a context manager that yields a function from prompts to texts; each call starts a worker process."""
     return nullcontext(partial(write_texts, run, sampling, options))
 
 
 def write_texts(
     run: ModelDir, sampling: Sampling, options: SamplerOptions, prompts: Sequence[str], seed: int
 ) -> Generator[str]:
-    """The text of each prompt, in order, made in blocks."""
+    """Sample blocks of prompts in a worker process; yield the text of each prompt, in order."""
     if not prompts:
         return
     tokenizer = run.tokenizer()
-    job = _job(run, sampling, options, tokenizer, prompts) | {"seed": seed}
+    job = _generate_job(run, sampling, options, tokenizer, prompts) | {"seed": seed}
     python = tf1_environment.find_python(options.tf1_python)
     with worker_folder() as folder:
         link_model(run, folder)
         with WorkerProcess(python, folder, run.path / LOG_FILE, job) as worker:
-            # The texts first: so they are asked for one more, and that comes when the worker has ended.
-            for tokens, prompt in zip(_in_order(worker), prompts, strict=False):
+            # The tokens come first, so that zip asks for one more text after the last prompt. That request returns when
+            # the worker has ended.
+            for tokens, prompt in zip(_tokens_in_order(worker), prompts, strict=False):
                 yield prompt + cut_after_end_token(tokenizer.decode(tokens))
             worker.check()
 
 
-def _job(
+def _generate_job(
     run: ModelDir, sampling: Sampling, options: SamplerOptions, tokenizer: Tokenizer, prompts: Sequence[str]
 ) -> dict[str, Any]:
+    """Return the job for the worker, without the seed; raises UsageError for a prompt that is too long."""
     hyperparameters = run.hyperparameters()
     ids = tokenize_prompts(list(prompts), tokenizer, run.run_info().record_tokens)
     longest_prompt_length(ids, prompts, hyperparameters.n_ctx)
@@ -69,12 +72,12 @@ def _job(
     }
 
 
-def _in_order(worker: WorkerProcess) -> Iterator[list[int]]:
-    """The tokens of one text after another; the worker takes prompts of one length together."""
+def _tokens_in_order(worker: WorkerProcess) -> Iterator[list[int]]:
+    """Yield the tokens of each text in the order of the prompts; the worker groups prompts by length."""
     waiting: dict[int, list[int]] = {}
-    place = 0
+    next_index = 0
     for event in worker.events():
         waiting |= {index: tokens for index, *tokens in (event or {}).get("texts", ())}
-        while place in waiting:
-            yield waiting.pop(place)
-            place += 1
+        while next_index in waiting:
+            yield waiting.pop(next_index)
+            next_index += 1

@@ -1,4 +1,8 @@
-"""A finetuning by gpt-2-simple: the worker trains and says what happens, this side writes it to the run's folder."""
+"""Finetuning with gpt-2-simple: a worker process trains and reports events, and this process updates the run.
+
+Each event is handled as it arrives: a step's loss and held-out loss go into the metrics, a saved checkpoint is moved
+into the run's folder, and samples are moved into the folder of samples. The run is unchanged until the first step.
+"""
 
 import logging
 import shutil
@@ -27,13 +31,13 @@ from redditgen.titles.record import END_TOKEN, START_TOKEN
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-DEFAULT_BATCH_SIZE, DEFAULT_ACCUMULATION = 1, 5  # windows, and batches a step: gpt-2-simple's own
+DEFAULT_BATCH_SIZE, DEFAULT_ACCUMULATION = 1, 5  # windows per batch, and batches per step: gpt-2-simple's defaults
 
 _log = logging.getLogger(__name__)
 
 
 class Gpt2SimpleFinetuning:
-    """One command's training of one run, and what it writes on the way."""
+    """Trains one run in a worker process, and writes its checkpoints, measurements and samples."""
 
     def __init__(self, job: TrainingJob) -> None:
         self.job, self.run_info = job, job.dataset.run_info
@@ -42,7 +46,7 @@ class Gpt2SimpleFinetuning:
         self.window = min(job.optimizer.window, self.hyperparameters.n_ctx)
         if isinstance(job.dataset.train, DynamicExamples):
             _log.warning("%s: gpt-2-simple draws the keywords once, not anew every epoch", job.dataset.source)
-        self.stream = _stream(job.dataset.train, self.run_info.record_tokens, self.tokenizer)
+        self.stream = _training_stream(job.dataset.train, self.run_info.record_tokens, self.tokenizer)
         if not self.stream.places(self.window):
             raise InputError(
                 f"{job.dataset.source}: has {self.stream.tokens} tokens to train on, and a window {self.window}; "
@@ -50,25 +54,26 @@ class Gpt2SimpleFinetuning:
             )
         self.python = tf1_environment.find_python(job.tf1_python)
         self.metrics = MetricsFile(job.run.path / "metrics.jsonl")
-        self.before: list[Report] = []  # reports of what was measured before the first step
-        self.losses: list[float] = []  # of the steps since the last report
+        self.before: list[Report] = []  # reports before the first step
+        self.losses: list[float] = []  # one per step since the last report
         self.step = self.start = job.schedule.start
         self.end = job.schedule.end
         self.started = time.monotonic()
 
     def run(self) -> int:
+        """Train to the last step and return it; raises Interrupted where asked to stop before."""
         run, start, end = self.job.run, self.start, self.end
         make_folder(run.path)
         with ExitStack() as stack:
             interrupted = stack.enter_context(deferred_signals())
             folder = stack.enter_context(worker_folder(run.path))
-            job = self._put_into(folder)
+            job = self._write_inputs(folder)
             self.progress = stack.enter_context(Progress(run.path.name, unit="steps", total=end, done=start))
             stack.callback(self._keep_summaries, folder)
             worker = stack.enter_context(WorkerProcess(self.python, folder, run.path / LOG_FILE, job))
             for event in worker.events():
                 if event:
-                    self._take(event, folder)
+                    self._handle_event(event, folder)
                 if interrupted():
                     self._stop(worker)
             worker.check()
@@ -78,13 +83,13 @@ class Gpt2SimpleFinetuning:
                 raise interrupted_error(self.step, self.job)
         return end
 
-    def _put_into(self, folder: Path) -> dict[str, Any]:
-        """Everything that the worker needs, and the job that says what to do with it."""
+    def _write_inputs(self, folder: Path) -> dict[str, Any]:
+        """Write the files that the worker reads into its folder; return its job."""
         samples, held_out = self.job.samples, self.job.dataset.held_out
         link_model(self.job.initial_model, folder)
         sequences = held_out.sequences
-        _save(folder / "tokens.npz", {f"arr_{number}": chunk for number, chunk in enumerate(self.stream.chunks)})
-        _save(
+        _save_arrays(folder / "tokens.npz", {f"arr_{number}": chunk for number, chunk in enumerate(self.stream.chunks)})
+        _save_arrays(
             folder / "held_out.npz",
             {
                 "ids": sequences.ids,
@@ -109,21 +114,23 @@ class Gpt2SimpleFinetuning:
             "if_memory_is_short": "lower --window or --batch-size, or pass --memory-saving-gradients",
         }
 
-    def _take(self, event: dict[str, Any], folder: Path) -> None:
+    def _handle_event(self, event: dict[str, Any], folder: Path) -> None:
+        """Update the run after an event of the worker."""
         match event:
             case {"step": 0, "val": val}:
                 self._report(val)
             case {"step": int(step), "loss": float(loss), "val": val}:
-                self._has_learned(step, loss, val)
+                self._record_step(step, loss, val)
             case {"saved": int(step)}:
                 files = (folder / "checkpoint/run").glob(f"model-{step}.*")
                 self.job.run.adopt_checkpoint(step, files, keep=self.job.checkpoints.max_checkpoints)
             case {"sampled": int(step)} if step > self.start:
                 self._write_samples(step, folder)
 
-    def _has_learned(self, step: int, loss: float, val: list[float] | None) -> None:
+    def _record_step(self, step: int, loss: float, val: list[float] | None) -> None:
+        """Record the loss of a step, and `val` (see `_report`) where the worker has measured."""
         if self.step == self.start:
-            self._begin()
+            self._start_run()
         self.step = step
         self.losses.append(loss)
         self.progress.update(1, f"loss {loss:.3f}")
@@ -131,8 +138,8 @@ class Gpt2SimpleFinetuning:
         if val or step == self.end or (every > 0 and step % every == 0):
             self._report(val)
 
-    def _begin(self) -> None:
-        """Change the run only now that a step has been made: until then it may all come to nothing."""
+    def _start_run(self) -> None:
+        """Change the run for the first time, once a step is done; an earlier failure leaves the run as it was."""
         run = self.job.run
         if not self.start:
             run.clear_run()
@@ -143,13 +150,17 @@ class Gpt2SimpleFinetuning:
             self.metrics.add(report)
 
     def _report(self, val: list[float] | None) -> None:
-        a_step = self.options["batch_size"] * self.options["accumulate_gradients"] * (self.window - 1)
+        """Log and save a report of the current step.
+
+        `val` is the held-out loss in nats per token, and in bits per character of the titles; None where not measured.
+        """
+        tokens_per_step = self.options["batch_size"] * self.options["accumulate_gradients"] * (self.window - 1)
         report = Report(
             step=self.step,
             loss=sum(self.losses) / len(self.losses) if self.losses else None,
             val_loss=val[0] if val else None,
             val_bits_per_char=val[1] if val else None,
-            tokens=(self.step - self.start) * a_step,
+            tokens=(self.step - self.start) * tokens_per_step,
             seconds=round(time.monotonic() - self.started, 3),
             lr=self.options["learning_rate"],
         )
@@ -161,10 +172,10 @@ class Gpt2SimpleFinetuning:
             self.before.append(report)
 
     def _write_samples(self, step: int, folder: Path) -> None:
-        """Move what gpt-2-simple has sampled to `<sample_dir>/<run>/samples-<step>`; it counts one more."""
+        """Copy the samples to `<sample_dir>/<run>/samples-<step>`; gpt-2-simple numbers them one step higher."""
         text = (folder / f"samples/run/samples-{step + 1}").read_text(encoding="utf8")
         if self.run_info.record_tokens == COMPACT_TOKENS:
-            # The one token stands at the start as it does at the end.
+            # Compact records begin and end with the same token; the first of two is shown as the start token.
             text = text.replace(f"=\n{END_TOKEN}", f"=\n{START_TOKEN}").replace(
                 END_TOKEN + END_TOKEN, END_TOKEN + START_TOKEN
             )
@@ -173,19 +184,20 @@ class Gpt2SimpleFinetuning:
         _log.info("%s", text.rstrip("\n"))
 
     def _stop(self, worker: WorkerProcess) -> None:
+        """Ask the worker to save and end; raises Interrupted where no step is done yet."""
         if self.step == self.start:
             raise Interrupted(f"{self.job.run.path}: stopped before a step was done; nothing has changed")
         worker.ask_to_stop()
 
     def _keep_summaries(self, folder: Path) -> None:
-        """What TensorBoard shows goes with the run, if anything was learned."""
+        """Move TensorBoard's files to the run, if a step was done."""
         if self.step > self.start:
             for file in (folder / "checkpoint/run").glob("events.*"):
                 shutil.move(file, self.job.run.path / file.name)
 
 
 def _options(job: TrainingJob, default_rate: float) -> dict[str, Any]:
-    """The arguments of gpt_2.finetune; raises UsageError for what it can't do."""
+    """Return the arguments of gpt_2.finetune; raises UsageError for options that it lacks."""
     optimizer = job.optimizer
     saves_memory = job.plan.memory_saving_gradients
     accumulated = optimizer.accumulate_gradients or (1 if saves_memory else DEFAULT_ACCUMULATION)
@@ -209,8 +221,13 @@ def _options(job: TrainingJob, default_rate: float) -> dict[str, Any]:
     }
 
 
-def _stream(train: Examples | DynamicExamples | TokenStream, record_tokens: str, tokenizer: Tokenizer) -> TokenStream:
-    """What to cut windows from: records one after another, literal ones each on a line, as in an encoded file."""
+def _training_stream(
+    train: Examples | DynamicExamples | TokenStream, record_tokens: str, tokenizer: Tokenizer
+) -> TokenStream:
+    """Return the tokens to cut windows from: those of all records, one after another.
+
+    Literal records are separated by line breaks, as in an encoded file.
+    """
     if isinstance(train, TokenStream):
         return train
     sequences = train.pool(0, np.arange(len(train))).sequences
@@ -221,7 +238,7 @@ def _stream(train: Examples | DynamicExamples | TokenStream, record_tokens: str,
     return TokenStream((np.insert(ids, starts[1:], line_break),))
 
 
-def _save(path: Path, arrays: dict[str, "NDArray[Any]"]) -> None:
+def _save_arrays(path: Path, arrays: dict[str, "NDArray[Any]"]) -> None:
     try:
         np.savez(path, allow_pickle=False, **arrays)
     except OSError as error:

@@ -1,4 +1,7 @@
-"""Python interpreters other than this one: asked what they are, searched for a 3.7, run without this one's settings."""
+"""Runs other Python interpreters: checks their versions, finds a Python 3.7, runs their commands.
+
+They run in an environment without the variables that are meant for this process's Python and pip.
+"""
 
 import json
 import logging
@@ -14,13 +17,14 @@ from typing import Any, TextIO
 from redditgen.errors import InputError, MissingError, RedditgenError
 from redditgen.files import user_folders
 
-_PATIENCE = 120  # seconds to answer in; importing TensorFlow from a cold disk takes a while
-_SIGILL = -int(signal.SIGILL)
-# What pip needs to reach the index. Its other variables say where and what to install, which is not the caller's here.
-_PIP_KEPT = re.compile(
+_TIMEOUT = 120  # seconds; importing TensorFlow from a cold disk takes a while
+_SIGILL = -int(signal.SIGILL)  # the return code of a process that this signal ended
+# pip's variables that are kept: those with which it reaches the package index. Others would change what it installs
+# and where.
+_KEPT_PIP_VARIABLES = re.compile(
     r"PIP_(CONFIG_FILE|.*INDEX.*|FIND_LINKS|.*CERT|PROXY|TRUSTED_HOST|.*TIMEOUT|RETRIES|.*CACHE.*|DISABLE_.*)"
 )
-# Any version of Python can run it.
+# Runs under any version of Python.
 _PROBE = """
 import json, platform
 try:
@@ -34,20 +38,23 @@ _log = logging.getLogger(__name__)
 
 
 class InterpreterError(Exception):
-    """An interpreter can't be run, or not what it was asked to; the message says why."""
+    """An interpreter can't be run, or the code can't be run in it; the message says why."""
 
 
 def clean_environment() -> dict[str, str]:
-    """This process's variables less those that would lead another Python, or its pip, to other packages or places."""
+    """Return this process's environment without the variables that would configure another Python or its pip."""
     return {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("PYTHON", "PIP_", "__PYVENV")) or _PIP_KEPT.fullmatch(name)
+        if not name.startswith(("PYTHON", "PIP_", "__PYVENV")) or _KEPT_PIP_VARIABLES.fullmatch(name)
     }
 
 
 def absolute_path(path: Path) -> Path:
-    """An interpreter's path, found on PATH if it is a plain name; links are kept, since an environment's is one."""
+    """Return an interpreter's absolute path, looked up on PATH where it is a plain name.
+
+    Links are not resolved, since the interpreter of a virtual environment is a link.
+    """
     path = user_folders.expand_home(path)
     return Path(shutil.which(path) or path).absolute()
 
@@ -57,7 +64,10 @@ def python_in_environment(folder: Path) -> Path:
 
 
 def why_unsuitable(python: Path, *, makes_environments: bool = False) -> str:
-    """Why an interpreter is none for TensorFlow 1.15; empty if it is one."""
+    """Return why an interpreter can't run TensorFlow 1.15; empty where it can.
+
+    With `makes_environments` it must be able to create virtual environments too.
+    """
     try:
         version, machine, has_pip = run_code(python, _PROBE)
     except InterpreterError as error:
@@ -72,33 +82,36 @@ def why_unsuitable(python: Path, *, makes_environments: bool = False) -> str:
 
 
 def run_code(python: Path, code: str) -> Any:
-    """Run code that prints JSON last in another interpreter, and give that value; raises NoAnswer."""
+    """Run code in another interpreter and return the JSON value that it prints last; raises InterpreterError."""
     if not python.is_file():
         raise InterpreterError("no such file")
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             [python, "-I", "-c", code],
             env=clean_environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             encoding="utf8",
             errors="replace",
-            timeout=_PATIENCE,
+            timeout=_TIMEOUT,
         )
     except OSError as error:
         raise InterpreterError(f"can't be run: {error.strerror}") from error
     except subprocess.TimeoutExpired as error:
-        raise InterpreterError(f"gave no answer in {_PATIENCE} s") from error
-    if done.returncode:
-        raise InterpreterError(f"can't be run: {_cause(done.returncode, done.stderr.splitlines())}")
+        raise InterpreterError(f"gave no answer in {_TIMEOUT} s") from error
+    if process.returncode:
+        raise InterpreterError(f"can't be run: {_failure_reason(process.returncode, process.stderr.splitlines())}")
     try:
-        return json.loads(done.stdout.strip().rpartition("\n")[2])
+        return json.loads(process.stdout.strip().rpartition("\n")[2])
     except ValueError as error:
         raise InterpreterError("is no Python: it printed something else than it was asked to") from error
 
 
 def run_logged(command: Sequence[Path | str], log: TextIO, show: Callable[[str], None] | None = None) -> list[str]:
-    """Run a command and give the lines it writes, which also go to the log; raises RedditgenError where it fails."""
+    """Run a command and return the lines that it prints, which are also written to `log` and passed to `show`.
+
+    Raises RedditgenError, which names the log, where the command fails.
+    """
     lines = []
     with subprocess.Popen(
         command,
@@ -121,12 +134,12 @@ def run_logged(command: Sequence[Path | str], log: TextIO, show: Callable[[str],
             raise
     if process.returncode:
         name = " ".join(map(str, command[:5]))
-        raise RedditgenError(f"{name}: {_cause(process.returncode, lines)}; the whole log is {log.name}")
+        raise RedditgenError(f"{name}: {_failure_reason(process.returncode, lines)}; the whole log is {log.name}")
     return lines
 
 
-def _cause(code: int, lines: Sequence[str]) -> str:
-    """The line that tells why a command failed: its last that speaks of an error, else its first."""
+def _failure_reason(code: int, lines: Sequence[str]) -> str:
+    """Return the line that tells why a command failed: the last one with the word error, else the first."""
     if code == _SIGILL:
         return "it met an instruction that this processor lacks; TensorFlow 1.15 needs one with AVX"
     texts = [line.strip() for line in lines if line.strip()]
@@ -135,25 +148,28 @@ def _cause(code: int, lines: Sequence[str]) -> str:
 
 
 def find_python_3_7(log: TextIO) -> Path:
-    """The first Python 3.7 that can make environments: on PATH, of pyenv's, or one that uv fetches."""
-    passed_over = []
+    """Return the first Python 3.7 that can create virtual environments: on PATH, of pyenv, or downloaded by uv.
+
+    Raises MissingError, which says why each candidate was rejected, where there is none.
+    """
+    rejected = []
     try:
         for path in _candidates(log):
             reason = why_unsuitable(path, makes_environments=True)
             if not reason:
                 return path
-            passed_over.append(f"{path}: {reason}")
+            rejected.append(f"{path}: {reason}")
     except RedditgenError as error:
-        passed_over.append(str(error))
+        rejected.append(str(error))
     raise MissingError(
         "no Python 3.7: looked for python3.7 on PATH, in pyenv's versions and for uv to fetch one"
-        + "".join(f"; {line}" for line in passed_over)
+        + "".join(f"; {line}" for line in rejected)
         + "; install one (pyenv install 3.7), or name one with --python"
     )
 
 
 def require_python_3_7(given: Path) -> Path:
-    """The interpreter that --python names; raises InputError where it is no Python 3.7 that can make environments."""
+    """Return the interpreter `given` with --python; raises InputError where it can't be used for the environment."""
     path = absolute_path(given)
     if reason := why_unsuitable(path, makes_environments=True):
         raise InputError(f"--python: {path}: {reason}")
@@ -161,22 +177,22 @@ def require_python_3_7(given: Path) -> Path:
 
 
 def _candidates(log: TextIO) -> Iterator[Path]:
-    for place in os.get_exec_path():
-        if found := shutil.which("python3.7", path=place):
-            yield Path(found)
+    for folder in os.get_exec_path():
+        if python := shutil.which("python3.7", path=folder):
+            yield Path(python)
     versions = user_folders.expand_home(Path(os.environ.get("PYENV_ROOT") or "~/.pyenv")) / "versions"
     patches = {path.name.removeprefix("3.7."): path for path in versions.glob("3.7.*")}
     for patch in sorted((patch for patch in patches if patch.isdigit()), key=int, reverse=True):
         yield python_in_environment(patches[patch])
     if uv := shutil.which("uv"):
-        yield from _of_uv(uv, log)
+        yield from _from_uv(uv, log)
 
 
-def _of_uv(uv: str, log: TextIO) -> Iterator[Path]:
+def _from_uv(uv: str, log: TextIO) -> Iterator[Path]:
     _log.info(
         "no Python 3.7 on PATH or in pyenv's versions: asking uv, which downloads one (20 to 40 MB) if it has none"
     )
     run_logged([uv, "python", "install", "3.7"], log)
-    # Warnings of interpreters that uv could not use stand between.
+    # Some of the lines may be warnings about interpreters that uv can't use.
     paths = map(Path, run_logged([uv, "python", "find", "3.7"], log))
     yield from (path for path in paths if path.is_file())

@@ -1,7 +1,8 @@
-"""The Python 3.7 environment that TensorFlow 1.15 and gpt-2-simple live in: where it is, how it is made.
+"""Finds, checks and installs the Python 3.7 environment in which TensorFlow 1.15 and gpt-2-simple run.
 
-It lies in the user's cache folder, made by venv and pip from the requirements beside the worker. Its scripts hold
-absolute paths, so it is made in place; a marker with the requirements' hash, written last, says that it is whole.
+The environment is in the user's cache folder. venv creates it, and pip installs into it the requirements that are next
+to the worker's scripts. An environment contains absolute paths, so it can't be written atomically, under a temporary
+name. Instead a marker file with the hash of the requirements is written last, and tells that it is complete.
 """
 
 import hashlib
@@ -25,13 +26,13 @@ from redditgen.runtime.signals import signals_raise_keyboard_interrupt
 
 PYTHON_VARIABLE = "REDDITGEN_TF1_PYTHON"
 INSTALL_COMMAND = "redditgen doctor --install tf1"
-_DOWNLOAD, _ON_DISK, _FREE = 150, 600, 1000  # megabytes; pip's own cache takes the difference
-_WORKER = Path(__file__).parent / "engines" / "worker"
+_DOWNLOAD_MB, _DISK_MB, _FREE_DISK_MB = 150, 600, 1000  # megabytes; pip's cache needs the difference
+_WORKER = Path(__file__).parent / "worker"
 _REQUIREMENTS = [_WORKER / "requirements-build.txt", _WORKER / "requirements.txt"]  # in the order to install them
 _PIP_OPTIONS = ["--require-hashes", "--no-deps", "--no-build-isolation", "--no-user"]
-_MARKER = "redditgen-whole"
-_WANTED = {"tensorflow": "1.15.", "gpt-2-simple": "0.7."}  # what the versions begin with
-_VERSIONS = """
+_MARKER = "redditgen-whole"  # in a complete environment
+_REQUIRED_VERSIONS = {"tensorflow": "1.15.", "gpt-2-simple": "0.7."}  # how the versions must begin
+_VERSIONS_PROGRAM = """
 import json, os, platform
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import tensorflow, gpt_2_simple, pkg_resources
@@ -44,6 +45,8 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class InstalledEnvironment:
+    """An environment that can be used, with the time that the installation took and the space on the disk."""
+
     path: Path
     """The interpreter."""
     seconds: float
@@ -52,7 +55,7 @@ class InstalledEnvironment:
 
 @dataclass(frozen=True)
 class CheckedPython:
-    """What an interpreter has: versions by package, and `python`'s; and why it can't run the engine, if so."""
+    """The versions of an interpreter's packages and of `python`, and the reason why it can't run the engine, if any."""
 
     versions: dict[str, str]
     reason: str = ""
@@ -68,9 +71,9 @@ def environment_folder() -> Path:
 
 
 def find_python(given: Path | None = None) -> Path:
-    """The interpreter that runs gpt-2-simple: `given`, else the one that the variable names, else the installed one.
+    """Return the interpreter that runs gpt-2-simple: `given`, else that of PYTHON_VARIABLE, else the installed one.
 
-    Raises MissingError where none is installed, InputError where the named one is no Python 3.7.
+    Raises MissingError where none is installed, and InputError where the one that is named is not a Python 3.7.
     """
     named = given or os.environ.get(PYTHON_VARIABLE)
     if named:
@@ -80,71 +83,78 @@ def find_python(given: Path | None = None) -> Path:
                 f"{'--tf1-python' if given else PYTHON_VARIABLE}: {path}: {reason}; this makes one: {INSTALL_COMMAND}"
             )
         return path
-    place = environment_folder()
-    if what := missing_part(place):
+    folder = environment_folder()
+    if problem := missing_part(folder):
         raise MissingError(
-            f"Python 3.7 with TensorFlow 1.15: {place} {what}; make it with: {INSTALL_COMMAND} "
+            f"Python 3.7 with TensorFlow 1.15: {folder} {problem}; make it with: {INSTALL_COMMAND} "
             f"(or name an interpreter that has them with --tf1-python or {PYTHON_VARIABLE})"
         )
-    return interpreters.python_in_environment(place)
+    return interpreters.python_in_environment(folder)
 
 
 def check_python(python: Path) -> CheckedPython:
-    """Import TensorFlow and gpt-2-simple in that interpreter; takes some seconds."""
+    """Import TensorFlow and gpt-2-simple in an interpreter, which takes some seconds, and check their versions."""
     try:
-        versions = interpreters.run_code(python, _VERSIONS)
+        versions = interpreters.run_code(python, _VERSIONS_PROGRAM)
     except interpreters.InterpreterError as error:
         return CheckedPython({}, str(error))
-    for name, start in _WANTED.items():
+    for name, start in _REQUIRED_VERSIONS.items():
         if not versions[name].startswith(start):
             return CheckedPython(versions, f"has {name} {versions[name]}, not {start}x")
     return CheckedPython(versions)
 
 
 def install_environment(python: Path | None = None) -> InstalledEnvironment:
-    """Make the environment with a Python 3.7, the given one or one that is looked for; does nothing if it is whole.
+    """Install the environment with `python`, or with a Python 3.7 found on this machine; keep a complete one.
 
-    Raises MissingError where there is no Python 3.7, RedditgenError with the log's name where pip fails; nothing that
-    `find` accepts is left then.
+    Raises MissingError where there is no Python 3.7, InputError where `python` is not one, Interrupted on Ctrl-C, and
+    RedditgenError, which names the log, where pip fails. After an error no environment is left that `find_python`
+    accepts.
     """
-    place, started = environment_folder(), time.monotonic()
-    with _alone(place), signals_raise_keyboard_interrupt():
-        has = "is there already, and whole; delete that folder to make it anew"
-        if missing_part(place):
-            with (place.parent / "tf1-install.log").open("w", encoding="utf8") as log:
+    folder, started = environment_folder(), time.monotonic()
+    with _exclusive_installation(folder), signals_raise_keyboard_interrupt():
+        outcome = "is there already, and whole; delete that folder to make it anew"
+        if missing_part(folder):
+            with (folder.parent / "tf1-install.log").open("w", encoding="utf8") as log:
                 base = interpreters.require_python_3_7(python) if python else interpreters.find_python_3_7(log)
-                has = str(_make(place, base, log))
-        done = InstalledEnvironment(
-            interpreters.python_in_environment(place), time.monotonic() - started, _megabytes(place)
+                outcome = str(_create(folder, base, log))
+        environment = InstalledEnvironment(
+            interpreters.python_in_environment(folder), time.monotonic() - started, _megabytes(folder)
         )
-    _log.info("%s: %s; %.0f MB, %.0f s", place, has, done.megabytes, done.seconds)
-    return done
+    _log.info("%s: %s; %.0f MB, %.0f s", folder, outcome, environment.megabytes, environment.seconds)
+    return environment
 
 
-def _make(place: Path, base: Path, log: TextIO) -> CheckedPython:
-    _require_disk(place.parent)
+def _create(folder: Path, base: Path, log: TextIO) -> CheckedPython:
+    """Create the environment and return its versions; delete it where that fails."""
+    _require_disk(folder.parent)
     _log.info(
-        "%s: installing with %s; downloads %d MB from the package index, takes %d MB", place, base, _DOWNLOAD, _ON_DISK
+        "%s: installing with %s; downloads %d MB from the package index, takes %d MB",
+        folder,
+        base,
+        _DOWNLOAD_MB,
+        _DISK_MB,
     )
     try:
-        shutil.rmtree(place, ignore_errors=True)  # what an installation that was killed has left
-        interpreters.run_logged([base, "-I", "-m", "venv", place], log)
-        python = interpreters.python_in_environment(place)
+        shutil.rmtree(folder, ignore_errors=True)  # left by an installation that was killed
+        interpreters.run_logged([base, "-I", "-m", "venv", folder], log)
+        python = interpreters.python_in_environment(folder)
         _install_packages(python, log)
         checked = check_python(python)
         if checked.reason:
-            raise RedditgenError(f"{place}: was installed, but {python} {checked}; the whole log is {log.name}")
-        with atomic_write(place / _MARKER) as temporary:
-            temporary.write_text(_digest(), encoding="utf8")
+            raise RedditgenError(f"{folder}: was installed, but {python} {checked}; the whole log is {log.name}")
+        with atomic_write(folder / _MARKER) as temporary:
+            temporary.write_text(_requirements_hash(), encoding="utf8")
     except BaseException as error:
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
         if isinstance(error, KeyboardInterrupt):
-            raise Interrupted(f"{place}: interrupted, so nothing is kept; the same command starts anew") from error
+            raise Interrupted(f"{folder}: interrupted, so nothing is kept; the same command starts anew") from error
         raise
     return checked
 
 
 def _install_packages(python: Path, log: TextIO) -> None:
+    """Install the requirements with pip; a bar counts the packages."""
     texts = [path.read_text(encoding="utf8") for path in _REQUIREMENTS]
     total = sum(len(re.findall(r"^\w", text, re.MULTILINE)) for text in texts)
     with Progress("install tf1", unit="packages", total=total) as progress:
@@ -160,49 +170,49 @@ def _install_packages(python: Path, log: TextIO) -> None:
 
 
 def missing_part(place: Path) -> str:
-    """What an environment lacks; empty if it is whole."""
+    """Return why an environment can't be used, as the end of a message; empty where it is complete."""
     if not place.exists():
         return "is not there"
     marker = place / _MARKER
     if not marker.exists():
         return "is unfinished"
-    if marker.read_text(encoding="utf8") != _digest():
+    if marker.read_text(encoding="utf8") != _requirements_hash():
         return "was made by another version of redditgen"
     if not interpreters.python_in_environment(place).exists():
         return "has lost the Python 3.7 that it was made with"
     return ""
 
 
-def _digest() -> str:
+def _requirements_hash() -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in _REQUIREMENTS)).hexdigest()
 
 
-def _megabytes(place: Path) -> float:
-    return sum(path.lstat().st_size for path in place.rglob("*")) / 1e6
+def _megabytes(folder: Path) -> float:
+    return sum(path.lstat().st_size for path in folder.rglob("*")) / 1e6
 
 
-def _require_disk(place: Path) -> None:
-    free = shutil.disk_usage(place).free / 1e6
-    if free < _FREE:
-        raise RedditgenError(f"{place}: {free:.0f} MB of disk are free and {_FREE} are needed; make room")
+def _require_disk(folder: Path) -> None:
+    free = shutil.disk_usage(folder).free / 1e6
+    if free < _FREE_DISK_MB:
+        raise RedditgenError(f"{folder}: {free:.0f} MB of disk are free and {_FREE_DISK_MB} are needed; make room")
 
 
 @contextmanager
-def _alone(place: Path) -> Iterator[None]:
-    """Keep other installations out, on Windows too, where `locks` does not.
+def _exclusive_installation(folder: Path) -> Iterator[None]:
+    """Keep other processes from installing at the same time; raises RedditgenError where one is installing.
 
-    The system lets the lock go when its process ends, however that happens.
+    Unlike `files.locks` it works on Windows too. The system releases the lock when the process ends in any way.
     """
     from filelock import FileLock, Timeout
 
-    make_folder(place.parent)
-    lock = FileLock(place.with_name("tf1.lock"), blocking=False)
+    make_folder(folder.parent)
+    lock = FileLock(folder.with_name("tf1.lock"), blocking=False)
     try:
         lock.acquire()
     except Timeout as error:
-        raise RedditgenError(f"{place}: another {INSTALL_COMMAND} is making it; wait until that is done") from error
+        raise RedditgenError(f"{folder}: another {INSTALL_COMMAND} is making it; wait until that is done") from error
     except OSError as error:
-        raise InputError(f"{place.parent}: can't be written: {error.strerror}") from error
+        raise InputError(f"{folder.parent}: can't be written: {error.strerror}") from error
     try:
         yield
     finally:

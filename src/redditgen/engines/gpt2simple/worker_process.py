@@ -1,11 +1,14 @@
-"""A worker process of the gpt-2-simple engine, as its parent sees it; the other side is worker/gpt2simple_worker.py.
+"""The parent's side of a worker process of the gpt-2-simple engine; the worker's is worker/gpt2simple_worker.py.
 
-    FOLDER/models/124M/   the model to start from, laid there by `put_model`
-    FOLDER/job.json       what to do
-    FOLDER/events.jsonl   what happens, a line each, read here while it grows
-    FOLDER/result.json    {} or {"error": "one line"}; not there if the worker crashed
+The two exchange files in a folder:
 
-What the worker prints goes to a log and is no part of this. Its standard input is open for as long as the parent lives.
+    FOLDER/models/124M/   the model to start from, from `link_model`
+    FOLDER/job.json       the job: which command, with which values
+    FOLDER/events.jsonl   events, one JSON object per line; the parent reads it while it grows
+    FOLDER/result.json    {} or {"error": "one line"}; missing where the worker crashed
+
+The worker's output is written to a log. Its standard input is open as long as the parent lives; a byte there asks it to
+save and stop.
 """
 
 import json
@@ -29,17 +32,19 @@ from redditgen.gpt2.run_info import RunInfo
 
 LOG_FILE = "gpt-2-simple.log"  # in the run's folder
 
-_WORKER = Path(__file__).parent / "worker" / "gpt2simple_worker.py"
-_POLL = 0.1  # seconds
-_TELLING = 200  # characters of the log's last line that a message shows
-_KILLED = -9  # the return code of a process that SIGKILL ended, as the system does where memory is short
+_WORKER_SCRIPT = Path(__file__).parent / "worker" / "gpt2simple_worker.py"
+_POLL_INTERVAL = 0.1  # seconds
+_MAX_REASON = 200  # characters of the log's last line in a message
+_KILLED = -9  # the return code of a process that SIGKILL ended, with which the system frees memory
 
 
 def link_model(weights: AnyModelDir, folder: Path) -> None:
-    """Lay a model into a worker's folder, as its base model 124M.
+    """Put links to a model into a worker's folder, as its base model 124M.
 
-    Under the model's own path TensorFlow would not find one with [ ] in it, which it takes for a pattern. And its
-    messages on a damaged one name no file; those of InputError, raised here, do.
+    Where links aren't possible, files are copied; a model in Hugging Face's layout is converted.
+    TensorFlow can't open a model whose path contains [ ], which it reads as a pattern; the link's path has none. The
+    checkpoint is checked here, since TensorFlow's messages about a damaged one name no file. Raises MissingError or
+    InputError, which do.
     """
     model = ModelDir(folder / "models/124M")
     if isinstance(weights, HuggingFaceDir):
@@ -61,20 +66,21 @@ def link_model(weights: AnyModelDir, folder: Path) -> None:
 def _link(file: Path, name: Path) -> None:
     try:
         name.symlink_to(file)
-    except OSError:  # Windows lets only some users do that
+    except OSError:  # Windows lets only some users create links
         shutil.copyfile(file, name)
 
 
 @contextmanager
 def worker_folder(within: Path | None = None) -> Iterator[Path]:
-    """A folder for a worker, deleted afterwards: in `within`, or where the system keeps temporary files.
+    """Yield a new folder for a worker, in `within` or the system's folder of temporary files; delete it at the end.
 
-    What was left `within` by a process that was killed together with its worker is deleted before.
+    Folders that processes killed together with their workers left in `within` are deleted first. Raises InputError
+    where the folder can't be created.
     """
     try:
         if within:
-            for left in within.glob(".gpt-2-simple-*"):
-                shutil.rmtree(left, ignore_errors=True)
+            for leftover in within.glob(".gpt-2-simple-*"):
+                shutil.rmtree(leftover, ignore_errors=True)
         folder = Path(tempfile.mkdtemp(prefix=".gpt-2-simple-", dir=within)).absolute()
     except OSError as error:
         raise InputError(f"{within or tempfile.gettempdir()}: can't be written: {error.strerror or error}") from error
@@ -85,10 +91,14 @@ def worker_folder(within: Path | None = None) -> Iterator[Path]:
 
 
 class WorkerProcess:
-    """A running worker; the end of the `with` block ends it."""
+    """A running worker process, which is killed at the end of the `with` block."""
 
     def __init__(self, python: Path, folder: Path, log: Path, job: dict[str, Any]) -> None:
-        """Start it with a job, whose `if_memory_is_short` says what to do then; what it prints is added to `log`."""
+        """Start the worker with a job; its output is appended to `log`.
+
+        `job["if_memory_is_short"]` is the advice in the message of a worker that runs out of memory. Raises InputError
+        where the interpreter can't be started.
+        """
         self._folder, self._log, self._job = folder, log, job
         (folder / "job.json").write_text(json.dumps(job), encoding="utf8")
         (folder / "events.jsonl").touch()
@@ -99,19 +109,19 @@ class WorkerProcess:
                 self._log_start = output.tell()
                 output.flush()
                 self._process = subprocess.Popen(
-                    [python, "-I", "-X", "utf8", "-u", _WORKER, folder],
+                    [python, "-I", "-X", "utf8", "-u", _WORKER_SCRIPT, folder],
                     env=interpreters.clean_environment(),
                     bufsize=0,
                     stdin=subprocess.PIPE,
                     stdout=output,
                     stderr=subprocess.STDOUT,
-                    start_new_session=True,  # the terminal's Ctrl-C is for the parent alone
+                    start_new_session=True,  # so that Ctrl-C reaches only the parent, which asks the worker to stop
                 )
         except OSError as error:
             raise InputError(f"{error.filename or python}: {error.strerror or error}") from error
 
     def events(self) -> Iterator[dict[str, Any] | None]:
-        """What happens, as it happens, until the worker has ended; None after each look for it."""
+        """Yield events as they are written, until the worker has ended, and None after each look into the file."""
         rest = b""
         with (self._folder / "events.jsonl").open("rb") as file:
             has_ended = False
@@ -123,13 +133,13 @@ class WorkerProcess:
 
     def _has_ended(self) -> bool:
         try:
-            self._process.wait(_POLL)
+            self._process.wait(_POLL_INTERVAL)
         except subprocess.TimeoutExpired:
             return False
         return True
 
     def ask_to_stop(self) -> None:
-        """Let it save and end; it may have ended already."""
+        """Ask the worker to save and end; does nothing where it has ended."""
         try:
             if self._process.stdin:
                 self._process.stdin.write(b".")
@@ -137,25 +147,26 @@ class WorkerProcess:
             pass
 
     def check(self) -> None:
-        """Raise RedditgenError, with the reason and the log's name, if the worker that has ended did not do its job."""
+        """Raise RedditgenError, with the reason and the log's name, where the job of the ended worker has failed."""
         try:
             result = json.loads((self._folder / "result.json").read_text(encoding="utf8"))
         except (OSError, ValueError):
-            result = {"error": self._crash()}
+            result = {"error": self._crash_reason()}
         if "error" in result:
             raise RedditgenError(f"gpt-2-simple {result['error']}; its log is {self._log}")
 
-    def _crash(self) -> str:
+    def _crash_reason(self) -> str:
+        """Return why a worker ended without a result: how it ended, and the last line of its output."""
         code = self._process.returncode
         if code == _KILLED:
-            short = self._job["if_memory_is_short"]
-            return f"was killed, as the system does with what takes too much memory; {short}"
+            remedy = self._job["if_memory_is_short"]
+            return f"was killed, as the system does with what takes too much memory; {remedy}"
         how = f"died of {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         with self._log.open("rb") as file:
             file.seek(self._log_start)
             lines = file.read().decode("utf8", "replace").split("\n")
-        said = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
-        return f"{how} ({said[:_TELLING]})"
+        last_line = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+        return f"{how} ({last_line[:_MAX_REASON]})"
 
     def __enter__(self) -> Self:
         return self

@@ -1,1 +1,1 @@
-"""Training with PyTorch, in this process or by ray's workers."""
+"""The torch engine's training: with PyTorch, in this process or in ray's workers."""

@@ -1,4 +1,4 @@
-"""What torch computes on: its precision, its free memory, and how it says that there is none left."""
+"""The device that torch computes on: its fastest precision, its free and used memory, and its out-of-memory errors."""
 
 import os
 from pathlib import Path
@@ -9,31 +9,35 @@ from redditgen.runtime.memory import available_memory, resident_memory
 if TYPE_CHECKING:
     import torch
 
-# Of PyTorch's allocator on the CPU, and of the CUDA libraries that allocate beside it.
-_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
+# Messages of PyTorch's CPU allocator, and of CUDA libraries that allocate memory of their own.
+_OUT_OF_MEMORY_MESSAGES = ("can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 def best_device() -> "torch.device":
+    """Return the current CUDA device where there is one, else the CPU."""
     import torch
 
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def choose_precision(device: "torch.device", asked: str = "auto") -> str:
-    """The precision asked for; for auto the fastest that the hardware computes in itself."""
+    """Return the precision that was asked for, or for `auto` the fastest that the hardware supports.
+
+    That is bfloat16 where the hardware multiplies it, else float16 on CUDA cards from Volta on, else float32.
+    """
     import torch
 
     if asked != "auto":
         return asked
     if computes_in_bfloat16(device):
         return "bfloat16"
-    # Cards before Volta compute in float16 at a fraction of their speed, and so do CPUs.
-    is_volta = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0)
-    return "float16" if is_volta else "float32"
+    # Cards before Volta, and CPUs, compute in float16 at a fraction of their float32 speed.
+    has_fast_float16 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0)
+    return "float16" if has_fast_float16 else "float32"
 
 
 def computes_in_bfloat16(device: "torch.device") -> bool:
-    """Whether the hardware multiplies bfloat16 itself, three times as fast as float32 on the CPUs that do."""
+    """Return whether the hardware multiplies bfloat16 natively; CPUs that do are three times as fast as in float32."""
     import torch
 
     if device.type == "cuda":
@@ -42,7 +46,10 @@ def computes_in_bfloat16(device: "torch.device") -> bool:
 
 
 def available_device_memory(device: "torch.device", processes: int = 1) -> int:
-    """Bytes that each of some processes that begin now could have: what others have left of its card or the machine."""
+    """Return the bytes that each of `processes` starting now can use.
+
+    On CUDA this is the free memory of the process's own card; on the CPU it is a share of the machine's memory.
+    """
     import torch
 
     if device.type == "cuda":
@@ -51,7 +58,10 @@ def available_device_memory(device: "torch.device", processes: int = 1) -> int:
 
 
 def peak_device_memory(device: "torch.device") -> int:
-    """The most bytes that this process has had at once: of a card's memory, or of the machine's."""
+    """Return the peak memory of this process in bytes: on the card as PyTorch reserved it, or on the CPU as resident.
+
+    Where the system has no /proc, the CPU's figure is the present resident memory.
+    """
     import torch
 
     if device.type == "cuda":
@@ -62,18 +72,20 @@ def peak_device_memory(device: "torch.device") -> int:
 
 
 def limit_kernel_caches() -> None:
-    """Have oneDNN, and PyTorch's layer above it, keep few of the kernels that they make for each size of a batch.
+    """Limit the caches of compiled kernels, one for each batch shape, in oneDNN and in PyTorch's layer above it.
 
-    By themselves they keep 1,024 each, and a run of mini grew to 2.6 GB in 300 s. With 32 it stays below 0.9 and is no
-    slower (scripts/bench/finetune.py). Both read it when they compute first.
+    Each keeps 1,024 kernels by default, with which a run of mini grew to 2.6 GB in 300 s. With 32 it stays below 0.9 GB
+    and is no slower (scripts/bench/finetune.py). Both libraries read the limit at their first computation, so this must
+    be called before it.
     """
     for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
         os.environ.setdefault(name, "32")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that the device or the machine has no memory left."""
     import torch
 
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
+    return isinstance(error, RuntimeError) and any(message in str(error) for message in _OUT_OF_MEMORY_MESSAGES)

@@ -1,21 +1,31 @@
-"""When a training does worse than at its start, told from what losses do anyway.
+"""Detection of a training loss that goes up for good, as opposed to the usual noise.
 
-Losses of single steps say little: with a title a step they lie a nat and more apart. So means are judged, and by a
-margin that only losses keep that go up for good.
+Single losses say little: with one title a step, they differ by a nat and more. So means over several steps are compared
+with a limit, which leaves a wide margin. All losses are in nats a token.
+
+1. At the first step, the limit is ABOVE_CHANCE above the larger of ln(vocabulary), which is the loss of guessing all
+   tokens alike, and the first loss.
+2. After FIRST_STEPS steps, the limit becomes ABOVE_FIRST above their mean loss, where that is lower.
+3. The training may be diverging while the mean of the last RECENT_STEPS losses is above the limit: nothing is saved.
+4. It has diverged once the mean of the last LAST_STEPS losses is above the limit, or a loss is infinite or NaN.
+5. A single step has spoilt the weights if, after it, the loss on the batches it trained on is ABOVE_FIRST above the
+   loss before it.
+
+Each step costs a few additions; memory holds 40 losses.
 """
 
 import math
 from collections import deque
 
-FIRST_STEPS = 20  # steps whose mean loss is where the training began
-LAST_STEPS = 20  # steps whose mean loss tells that it has diverged
-RECENT_STEPS = 10  # and that it may be about to
-ABOVE_FIRST = 2.0  # nats a token above that beginning
-ABOVE_CHANCE = 1.0  # nats a token above a guess of all tokens alike, or above the very first loss
+FIRST_STEPS = 20  # steps whose mean loss is the level at which the training began
+LAST_STEPS = 20  # steps whose mean loss shows that it has diverged
+RECENT_STEPS = 10  # steps whose mean loss shows that it may be diverging
+ABOVE_FIRST = 2.0  # nats a token: the margin above the mean loss of the first steps
+ABOVE_CHANCE = 1.0  # nats a token: the margin above guessing all tokens alike, or above the first loss
 
 
 class DivergenceDetector:
-    """Looks at the loss of each step of one command."""
+    """Watches the losses of the steps of one command."""
 
     def __init__(self, n_vocab: int) -> None:
         self._limit = math.log(n_vocab)
@@ -23,6 +33,7 @@ class DivergenceDetector:
         self._last: deque[float] = deque(maxlen=LAST_STEPS)
 
     def add(self, loss: float) -> None:
+        """Take the mean loss of one step, in nats a token."""
         self._last.append(loss)
         if len(self._first) == FIRST_STEPS:
             return
@@ -34,26 +45,30 @@ class DivergenceDetector:
 
     @property
     def began_at(self) -> float:
-        """The mean loss of the first steps."""
+        """The mean loss of the first FIRST_STEPS steps, or of those there are so far; 0 before the first."""
         return _mean(self._first)
 
     @property
     def is_at(self) -> float:
-        """The mean loss of the last few steps."""
+        """The mean loss of the last RECENT_STEPS steps; 0 before the first."""
         return _mean(list(self._last)[-RECENT_STEPS:])
 
     @property
     def may_be(self) -> bool:
-        """Whether the loss stands so high that weights had better not be saved now."""
+        """Whether the recent losses are so high, or NaN, that the weights should not be saved now."""
         return not self.is_at <= self._limit
 
     def may_begin(self, loss_after: float) -> bool:
-        """Whether the last step has made weights that are far worse, by their loss on what it has learned from."""
+        """Return whether the last step has made the weights far worse.
+
+        `loss_after` is the loss of the new weights on the batches that the step trained on; at least one loss must have
+        been added. NaN counts as worse.
+        """
         return not loss_after <= self._last[-1] + ABOVE_FIRST
 
     @property
     def is_certain(self) -> bool:
-        """Whether it has stood there for long, or is no number any more."""
+        """Whether the training has diverged: the loss has been above the limit for long, or is infinite or NaN."""
         return not math.isfinite(self._last[-1]) or (
             len(self._last) == LAST_STEPS and _mean(list(self._last)) > self._limit
         )

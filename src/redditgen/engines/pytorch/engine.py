@@ -1,4 +1,4 @@
-"""The torch engine: trains with PyTorch and samples with CTranslate2, on gpt-2-simple's directories."""
+"""The torch engine's `finetune`: it trains with PyTorch, on model directories in gpt-2-simple's layout."""
 
 import logging
 import sys
@@ -9,17 +9,17 @@ from redditgen.engines.pytorch import ray_training
 from redditgen.engines.pytorch.finetuning import TorchFinetuning
 from redditgen.runtime.signals import deferred_signals, signals_raise_keyboard_interrupt
 
-# Of 10 s together on a slow core.
+# Together they take 10 s to import on a slow core.
 _SLOW_IMPORTS = ("torch", "transformers", "transformers.modeling_utils", "transformers.models.gpt2.modeling_gpt2")
 
 _log = logging.getLogger(__name__)
 
 
 def finetune(job: TrainingJob) -> int:
-    """Train a run to the end of its schedule, or until something ends it before, save it, and return the step reached.
+    """Train a run to the end of its schedule, its deadline or its early stop; save it and return the step reached.
 
     Raises Interrupted, with the run saved, on Ctrl-C or SIGTERM, and RedditgenError, with the last good checkpoint
-    kept, where the loss goes up for good or is no number.
+    kept, where the loss diverges or is infinite or NaN. Raises InputError where the training does not fit the memory.
     """
     with signals_raise_keyboard_interrupt():
         if job.ray_workers:
@@ -29,7 +29,10 @@ def finetune(job: TrainingJob) -> int:
 
 
 def _load_libraries() -> None:
-    """Import what takes long, interrupted only in between: C++ that is being loaded aborts where a signal raises."""
+    """Import the slow libraries, and raise KeyboardInterrupt only between two of them.
+
+    A library whose C++ code is being loaded aborts the process where a signal handler raises.
+    """
     with deferred_signals() as interrupted:
         for name in _SLOW_IMPORTS:
             if name == "torch" and name not in sys.modules:

@@ -1,9 +1,20 @@
-"""LoRA: small matrices that learn beside a network's frozen ones, put there and saved by peft.
+"""LoRA adapters on a network: added, saved and loaded with peft, and merged into the weights.
 
-    adapters-500/   adapter_config.json, adapter_model.safetensors: as peft's PeftModel.from_pretrained reads them
+LoRA (Hu et al. 2021, arXiv:2106.09685) freezes each weight matrix W, [out, in], and trains two small matrices of rank
+r next to it, A [r, in] and B [out, r]. The layer then computes with W + (alpha / r) B A, where alpha is 2r here. B
+starts at zero, so new adapters leave the network's results unchanged.
 
-The configuration names the weights that the adapters lie on, as `base_model_name_or_path`, and a hash of them, as
-`revision`; so that training goes on from the very same ones.
+All four matrices of every layer get adapters: c_attn [3E, E], attention's c_proj [E, E], c_fc [4E, E] and the MLP's
+c_proj [E, 4E], for a width of E. That is 16 r E trainable parameters a layer, and only they take gradients and
+optimizer states. In training, each matrix costs two more, thin products. Merging costs one product B A a matrix, whose
+result, [out, in] in float32, is held for one matrix at a time.
+
+Adapters are saved in a folder that peft's PeftModel.from_pretrained reads:
+
+    adapters-500/   adapter_config.json, adapter_model.safetensors
+
+`base_model_name_or_path` in the configuration names the weights under the adapters, and `revision` holds a hash of
+those weights, so that training continues on exactly the same ones.
 """
 
 from pathlib import Path
@@ -21,14 +32,18 @@ if TYPE_CHECKING:
 
     from redditgen.gpt2.tensor_names import Tensors
 
-_ADAPTED = ["c_attn", "c_proj", "c_fc"]  # all of a layer's matrices; there is a c_proj of each kind
+_ADAPTED_LAYERS = ["c_attn", "c_proj", "c_fc"]  # all matrices of a layer; attention and the MLP have a c_proj each
 
 
 class Adapters:
-    """The adapters on one network."""
+    """The LoRA adapters on one network."""
 
     def __init__(self, model: "GPT2LMHeadModel", rank: int, base: AdapterBase, *, seed: int) -> None:
-        """Put adapters beside the matrices of `model`, which as they are change nothing that it computes."""
+        """Add new adapters of a rank to `model`, in place; they don't change its results yet.
+
+        `base` names the weights under them, for the saved configuration. `seed` sets the initial values of A, without
+        changing the state of torch's random generator.
+        """
         import torch
 
         is_conv1d = not (getattr(model, "is_loaded_in_8bit", False) or getattr(model, "is_loaded_in_4bit", False))
@@ -36,41 +51,48 @@ class Adapters:
             import peft
 
             config = peft.LoraConfig(
-                r=rank, lora_alpha=2 * rank, target_modules=_ADAPTED, fan_in_fan_out=is_conv1d, task_type="CAUSAL_LM"
+                r=rank,
+                lora_alpha=2 * rank,
+                target_modules=_ADAPTED_LAYERS,
+                fan_in_fan_out=is_conv1d,
+                task_type="CAUSAL_LM",
             )
             torch.manual_seed(seed)
             self._peft = peft.get_peft_model(cast(Any, model), config)
         config.base_model_name_or_path, config.revision = base.path, base.revision
 
     def load(self, folder: Path) -> None:
-        """Put saved adapters in place of the new ones; raises InputError for what are none of this network."""
+        """Replace the new adapters with saved ones.
+
+        Raises InputError where the file can't be read, or holds adapters of another network or rank.
+        """
         from peft import set_peft_model_state_dict
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         path = folder / "adapter_model.safetensors"
         try:
-            found: Any = set_peft_model_state_dict(self._peft, load_file(path))
+            load_result: Any = set_peft_model_state_dict(self._peft, load_file(path))
         except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
             reason = str(error).splitlines()[0]
-            raise InputError(f"{path}: can't be read as this run's adapters ({reason}); {_GO_ON}") from error
-        missing = [name for name in found.missing_keys if "lora_" in name]
-        if missing or found.unexpected_keys:
-            raise InputError(f"{path}: holds other adapters than this run's; {_GO_ON}")
+            raise InputError(f"{path}: can't be read as this run's adapters ({reason}); {_RECOVERY_HINT}") from error
+        missing = [name for name in load_result.missing_keys if "lora_" in name]
+        if missing or load_result.unexpected_keys:
+            raise InputError(f"{path}: holds other adapters than this run's; {_RECOVERY_HINT}")
 
     def save(self, folder: Path) -> None:
-        """Write them into a folder; raises OSError where a file can't be written."""
+        """Write the adapters into a folder. Raises OSError where a file can't be written."""
         from safetensors import SafetensorError
 
         try:
-            # The embeddings are frozen; peft would ask the network whether they are the base's.
+            # The embeddings are frozen. By default, peft asks the Hugging Face Hub for the base model to compare them.
             self._peft.save_pretrained(str(folder), save_embedding_layers=False)
         except SafetensorError as error:
             raise OSError(f"{error}") from error
-        (folder / "README.md").unlink(missing_ok=True)  # peft's form of a model card, not filled in
+        (folder / "README.md").unlink(missing_ok=True)  # peft's empty template of a model card
 
     def merge_into(self, tensors: "Tensors") -> None:
-        """Add the adapters' products to the float32 tensors of the weights that they lie on."""
+        """Add (alpha / r) B A of each adapter to its matrix in `tensors`, the float32 weights under the adapters."""
         import torch
 
         network = self._peft.get_base_model()
@@ -78,8 +100,8 @@ class Adapters:
             layer: Any = network.get_submodule(torch_name(name).removesuffix(".weight"))
             with torch.no_grad():
                 product = layer.lora_B["default"].weight.float() @ layer.lora_A["default"].weight.float()
-            change = layer.scaling["default"] * product.t().cpu().numpy()
-            tensors[name] = np.asarray(tensors[name] + change[None], dtype=np.float32)
+            delta = layer.scaling["default"] * product.t().cpu().numpy()
+            tensors[name] = np.asarray(tensors[name] + delta[None], dtype=np.float32)
 
 
-_GO_ON = "delete the folder to go on with new ones on the run's merged weights"
+_RECOVERY_HINT = "delete the folder to go on with new ones on the run's merged weights"

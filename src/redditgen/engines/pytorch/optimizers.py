@@ -1,4 +1,19 @@
-"""What turns gradients into steps: AdamW, the same with states of 8 bits and gradients of 16, and plain descent."""
+"""Optimizers: AdamW, AdamW with 8-bit states and 16-bit gradients, and plain gradient descent.
+
+AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101) first clips the gradient of all parameters together to a length of
+MAX_GRADIENT_NORM. Plain gradient descent (`sgd`) subtracts the gradient times the learning rate, without clipping. With
+a computing precision of float16, the loss is multiplied by a factor before the backward pass, and the gradients are
+divided by it here; a step whose gradient is infinite or NaN is skipped (see LossScale).
+
+Bytes in memory for each trained parameter, besides its weight:
+
+    optimizer              states   gradient
+    AdamW                  8        4
+    AdamW, 8-bit states    2        2           plus 4 bytes for each 256 values of a state
+    sgd                    0        4
+
+The 8-bit states are those of bitsandbytes (Dettmers et al. 2021, arXiv:2110.02861).
+"""
 
 import math
 from collections.abc import Mapping
@@ -16,15 +31,16 @@ if TYPE_CHECKING:
 
     Parameters = Mapping[str, torch.nn.Parameter]
 
-BETAS, WEIGHT_DECAY = (0.9, 0.99), 0.01  # of AdamW
-MAX_GRADIENT_NORM = 1.0  # length to which the gradient of a step is clipped
-_MOMENTS = (("exp_avg", "exp_avg_sq"), ("state1", "state2"))  # PyTorch's names of AdamW's two, and bitsandbytes'
+BETAS, WEIGHT_DECAY = (0.9, 0.99), 0.01  # AdamW's
+MAX_GRADIENT_NORM = 1.0  # the length to which the gradient of a step is clipped
+_MOMENTS = (("exp_avg", "exp_avg_sq"), ("state1", "state2"))  # AdamW's two moments in PyTorch and in bitsandbytes
 
 
 class LossScale:
-    """The factor that lifts float16's gradients above 6e-8, where its numbers end; PyTorch's GradScaler's values.
+    """The factor of the loss that lifts float16 gradients above 6e-8, below which float16 has only zero.
 
-    GradScaler itself refuses gradients that are kept in 16 bits.
+    It starts at 65,536 and changes as PyTorch's GradScaler does by default. GradScaler itself is not used, since it
+    refuses gradients that are kept in float16. In other precisions the factor stays 1.
     """
 
     def __init__(self, precision: str) -> None:
@@ -32,7 +48,7 @@ class LossScale:
         self.factor, self.good_steps = (2.0**16 if self.is_needed else 1.0), 0
 
     def learn(self, is_finite: bool) -> None:
-        """Halve it after a gradient that was too large for float16, and double it after 2,000 that were not."""
+        """Halve the factor after a gradient that overflowed, and double it after 2,000 in a row that were finite."""
         if not self.is_needed:
             return
         self.good_steps = self.good_steps + 1 if is_finite else 0
@@ -43,23 +59,24 @@ class LossScale:
 
 
 class Optimizer:
-    """AdamW, or `sgd`: plain gradient descent without clipping."""
+    """AdamW with 32-bit states, or plain gradient descent without clipping where `kind` is `sgd`."""
 
     def __init__(self, learning: "Parameters", kind: str, precision: str) -> None:
         import torch
 
         self.learning, self.is_sgd, self.scale = learning, kind == "sgd", LossScale(precision)
-        self._all: torch.optim.Optimizer = (
+        self._optimizer: torch.optim.Optimizer = (
             torch.optim.SGD(learning.values())
             if self.is_sgd
             else torch.optim.AdamW(learning.values(), betas=BETAS, weight_decay=WEIGHT_DECAY, fused=True)
         )
 
     def clear(self) -> None:
-        """Forget the gradients."""
-        self._all.zero_grad()
+        """Delete the gradients."""
+        self._optimizer.zero_grad()
 
     def step(self, rate: float) -> None:
+        """Update the parameters by their gradients at a learning rate; skip this where a scaled gradient overflowed."""
         import torch
 
         gradients = [parameter.grad for parameter in self.learning.values() if parameter.grad is not None]
@@ -67,82 +84,93 @@ class Optimizer:
             torch._foreach_mul_(gradients, 1 / self.scale.factor)
         is_finite = True
         if self.scale.is_needed or not self.is_sgd:
-            longest = math.inf if self.is_sgd else MAX_GRADIENT_NORM
-            norm = torch.nn.utils.clip_grad_norm_(self.learning.values(), longest)
+            max_norm = math.inf if self.is_sgd else MAX_GRADIENT_NORM
+            norm = torch.nn.utils.clip_grad_norm_(self.learning.values(), max_norm)
             is_finite = not self.scale.is_needed or math.isfinite(norm.item())
         if is_finite:
-            self._all.param_groups[0]["lr"] = rate
-            self._all.step()
+            self._optimizer.param_groups[0]["lr"] = rate
+            self._optimizer.step()
         self.scale.learn(is_finite)
 
     def state(self) -> "Tensors":
-        """What it remembers of every parameter, under `<parameter>.<name>`, and the factor of float16's losses."""
-        remembered = {
+        """Return the states of every parameter, under `<parameter>.<name>`, and in float16 the loss scale."""
+        arrays = {
             f"{name}.{kind}": tensor.cpu().numpy()
             for name, parameter in self.learning.items()
-            for kind, tensor in self._of(name, parameter).items()
+            for kind, tensor in self._state_of(name, parameter).items()
             if kind != "step" and hasattr(tensor, "cpu")
         }
         if self.scale.is_needed:
-            remembered["loss_scale"] = np.array([self.scale.factor, self.scale.good_steps], np.float64)
-        return remembered
+            arrays["loss_scale"] = np.array([self.scale.factor, self.scale.good_steps], np.float64)
+        return arrays
 
     def restore(self, state: "Tensors", step: int) -> None:
-        """Put back what was saved; parameters that have nothing begin anew. Raises InputError for another network's."""
+        """Restore states that `state` returned after this `step`; parameters without saved states start with new ones.
+
+        Raises InputError where a saved moment has another shape than its parameter.
+        """
         import torch
 
         if self.scale.is_needed and "loss_scale" in state:
             self.scale.factor, self.scale.good_steps = float(state["loss_scale"][0]), int(state["loss_scale"][1])
-        of_each: dict[str, dict[str, np.ndarray]] = {}
+        saved_by_name: dict[str, dict[str, np.ndarray]] = {}
         for key, array in state.items():
             name, _, kind = key.rpartition(".")
-            of_each.setdefault(name, {})[kind] = array
+            saved_by_name.setdefault(name, {})[kind] = array
         for name, parameter in self.learning.items():
-            saved = of_each.get(name, {})
+            saved = saved_by_name.get(name, {})
             if any(saved[kind].shape != parameter.shape for pair in _MOMENTS for kind in pair if kind in saved):
                 raise InputError(f"optimizer state: {name} is of another shape; delete the file to go on without it")
-            if all(moment in saved for moment in self._moments()):
-                kept = {kind: torch.from_numpy(array).to(parameter.device) for kind, array in saved.items()}
-                self._of(name, parameter).update(self._counted(step, parameter), **kept)
+            if all(moment in saved for moment in self._required_states()):
+                tensors = {kind: torch.from_numpy(array).to(parameter.device) for kind, array in saved.items()}
+                self._state_of(name, parameter).update(self._step_state(step, parameter), **tensors)
 
-    def _of(self, name: str, parameter: "torch.nn.Parameter") -> dict[str, Any]:
-        of_one: dict[str, Any] = self._all.state[parameter]
-        return of_one
+    def _state_of(self, name: str, parameter: "torch.nn.Parameter") -> dict[str, Any]:
+        """Return the states of one parameter by name, as a dictionary that can be changed."""
+        states: dict[str, Any] = self._optimizer.state[parameter]
+        return states
 
-    def _moments(self) -> tuple[str, ...]:
-        """Names without which there is nothing to go on with; sgd has none that could be there."""
+    def _required_states(self) -> tuple[str, ...]:
+        """Return the names of the states that restoring needs; for sgd, which has none, a name that no file has."""
         return ("",) if self.is_sgd else _MOMENTS[0]
 
-    def _counted(self, step: int, parameter: "torch.nn.Parameter") -> dict[str, Any]:
+    def _step_state(self, step: int, parameter: "torch.nn.Parameter") -> dict[str, Any]:
+        """Return the state that counts the steps taken, in the type that the optimizer expects."""
         import torch
 
         return {"step": torch.tensor(float(step), device=parameter.device)}
 
 
 class LowMemoryOptimizer(Optimizer):
-    """AdamW whose states take 8 bits, by bitsandbytes, and whose gradients are kept in 16.
+    """AdamW with bitsandbytes' 8-bit states, and with gradients kept in 16 bits.
 
-    A gradient is moved to 16 bits as soon as it is whole, and back to 32 only for the parameter's own step; so at most
-    one of them stands in 32 at a time.
+    As soon as a parameter's float32 gradient is complete, a hook moves it to 16 bits. It is converted back only for
+    that parameter's own update, so at most one gradient is in float32 at a time.
     """
 
     def __init__(self, learning: "Parameters", twins: "Parameters", precision: str) -> None:
-        """`twins` are tensors that share a parameter's memory and have gradients of their own, by its name."""
+        """Optimize the parameters of `learning`, by name.
+
+        `twins` are parameters, by the name of the one whose memory they share, that get gradients of their own; these
+        are added to that one's. Raises MissingError where bitsandbytes is not installed.
+        """
         import torch
 
         library = import_bitsandbytes()
         self.learning, self.is_sgd, self.scale = learning, False, LossScale(precision)
-        self._each = {
+        self._optimizers = {
             name: library.optim.AdamW8bit([parameter], betas=BETAS, weight_decay=WEIGHT_DECAY)
             for name, parameter in learning.items()
         }
         self._gradients: dict[str, torch.Tensor] = {}
         self._dtype = torch.float16 if precision == "float16" else torch.bfloat16
         for name, parameter in [*learning.items(), *twins.items()]:
-            parameter.register_post_accumulate_grad_hook(self._keeper(name))
+            parameter.register_post_accumulate_grad_hook(self._gradient_hook(name))
 
-    def _keeper(self, name: str) -> Any:
-        def keep(parameter: "torch.Tensor") -> None:
+    def _gradient_hook(self, name: str) -> Any:
+        """Return the hook that moves a parameter's complete gradient to 16 bits, and adds it up under `name`."""
+
+        def store_gradient(parameter: "torch.Tensor") -> None:
             gradient, parameter.grad = parameter.grad, None
             assert gradient is not None
             if name in self._gradients:
@@ -150,32 +178,34 @@ class LowMemoryOptimizer(Optimizer):
             else:
                 self._gradients[name] = gradient.to(self._dtype)
 
-        return keep
+        return store_gradient
 
     def clear(self) -> None:
+        """Delete the gradients."""
         self._gradients.clear()
 
     def step(self, rate: float) -> None:
+        """Update the parameters one by one, at a learning rate; skip this where the gradient is infinite or NaN."""
         import torch
 
-        lengths = [torch.linalg.vector_norm(one, dtype=torch.float32) for one in self._gradients.values()]
-        length = torch.linalg.vector_norm(torch.stack(lengths)).item() / self.scale.factor
-        if is_finite := math.isfinite(length):
-            factor = min(1.0, MAX_GRADIENT_NORM / (length + 1e-6)) / self.scale.factor
+        norms = [torch.linalg.vector_norm(gradient, dtype=torch.float32) for gradient in self._gradients.values()]
+        norm = torch.linalg.vector_norm(torch.stack(norms)).item() / self.scale.factor
+        if is_finite := math.isfinite(norm):
+            factor = min(1.0, MAX_GRADIENT_NORM / (norm + 1e-6)) / self.scale.factor
             for name in list(self._gradients):
                 self.learning[name].grad = self._gradients.pop(name).float().mul_(factor)
-                self._each[name].param_groups[0]["lr"] = rate
-                self._each[name].step()
+                self._optimizers[name].param_groups[0]["lr"] = rate
+                self._optimizers[name].step()
                 self.learning[name].grad = None
         self.clear()
         self.scale.learn(is_finite)
 
-    def _of(self, name: str, parameter: "torch.nn.Parameter") -> dict[str, Any]:
-        of_one: dict[str, Any] = self._each[name].state[parameter]
-        return of_one
+    def _state_of(self, name: str, parameter: "torch.nn.Parameter") -> dict[str, Any]:
+        states: dict[str, Any] = self._optimizers[name].state[parameter]
+        return states
 
-    def _moments(self) -> tuple[str, ...]:
+    def _required_states(self) -> tuple[str, ...]:
         return _MOMENTS[1]
 
-    def _counted(self, step: int, parameter: "torch.nn.Parameter") -> dict[str, Any]:
+    def _step_state(self, step: int, parameter: "torch.nn.Parameter") -> dict[str, Any]:
         return {"step": step}

@@ -1,7 +1,14 @@
-"""The processes that train one network together: what each learns from, and what they agree on.
+"""Data-parallel training: how processes share the rows of a batch, and exchange gradients and values.
 
-Whoever starts them sets up torch.distributed. Each makes every batch, takes its own rows of it, and has PyTorch's
-DistributedDataParallel add up the gradients.
+1. Every process holds the whole network and makes every batch, which follows from the seed.
+2. Process r of n trains on rows r, r + n, r + 2n ... of it.
+3. In the last backward pass of a step, PyTorch's DistributedDataParallel replaces each gradient with its mean over the
+   processes. Each process multiplied its loss by n, so the mean is the sum, the gradient of the whole batch.
+4. Every process takes the same optimizer step.
+
+A step exchanges the gradients of the trained parameters once, in float32, and in addition the loss and the decision
+whether to end. Each process takes the memory of a training alone, with its own rows as the batch, and PyTorch's buckets
+for the exchange. The caller starts the processes and sets up torch.distributed.
 """
 
 from dataclasses import dataclass
@@ -22,14 +29,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process, number `rank` of `count`, and how many of them are on this machine."""
+    """The place of this process among those that train together: `rank` of `count`, and `here` on this machine."""
 
     rank: int = 0
     count: int = 1
     here: int = 1
 
     def own(self, batch: "Batch") -> "Batch":
-        """This process's rows of a batch; where there are fewer rows than processes, one in which nothing counts."""
+        """Return this process's rows of a batch, as inputs and targets, both [rows, positions].
+
+        A process without rows gets the first one with targets of IGNORED_TARGET, so that it too has gradients, of zero,
+        to exchange.
+        """
         import torch
 
         inputs, targets = batch
@@ -38,7 +49,7 @@ class Ranks:
         return inputs[self.rank :: self.count], targets[self.rank :: self.count]
 
     def broadcast(self, value: T) -> T:
-        """What the first process gives; all must ask."""
+        """Return the `value` of the first process. All processes must call this together."""
         if self.count == 1:
             return value
         from torch.distributed import broadcast_object_list
@@ -48,7 +59,7 @@ class Ranks:
         return values[0]
 
     def sum_over_ranks(self, number: float, device: "torch.device") -> float:
-        """The sum of what each gives; all must ask."""
+        """Return the sum of the processes' numbers. All processes must call this together."""
         if self.count == 1:
             return number
         import torch
@@ -58,7 +69,10 @@ class Ranks:
         return total.item()
 
     def losses(self, model: "GPT2LMHeadModel") -> "DistributedDataParallel":
-        """The summed loss of a network's inputs and targets as a module that shares its gradients: their mean."""
+        """Return a module that computes `summed_loss` of a network from inputs and targets.
+
+        Its backward pass replaces the gradients with their mean over the processes.
+        """
         import torch
 
         class SummedLoss(torch.nn.Module):
@@ -69,7 +83,7 @@ class Ranks:
             def forward(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
                 return summed_loss(cast(Any, self.model), inputs, targets)
 
-        # Gradients as views, or each would stand in memory twice.
+        # Gradients are views into the buckets that are exchanged; as copies, each would be in memory twice.
         return torch.nn.parallel.DistributedDataParallel(SummedLoss(), gradient_as_bucket_view=True)
 
 

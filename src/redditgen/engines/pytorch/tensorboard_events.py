@@ -1,9 +1,11 @@
-"""What TensorBoard shows of a run, in a file of events where gpt-2-simple writes its own.
+"""Event files for TensorBoard, written in the run's folder, where gpt-2-simple writes its own.
 
     checkpoint/run1/events.out.tfevents.1600000000.HOST.PID
 
-Each command writes a file. The first event of a command that goes on says where, so that TensorBoard drops what earlier
-files have of later steps.
+Each command writes a file of its own: TFRecords of Event messages, each report as one scalar for each of its numbers.
+The file begins with the version of the format, `brain.Event:2`, and a SessionLog of status START, which names the first
+step of the command. On reading it, TensorBoard drops the events of that step and later ones from earlier files, so a
+resumed run shows one curve.
 """
 
 import os
@@ -21,18 +23,18 @@ if TYPE_CHECKING:
     from tensorboard.compat.proto.event_pb2 import Event
 
 _PREFIX = "events.out.tfevents."
-_NOT_SHOWN = ("step", "tokens", "seconds")
+_UNPLOTTED = ("step", "tokens", "seconds")
 
 
 class EventWriter:
-    """The file of one command's events, through TensorBoard's own writer of records; use it in a `with` block."""
+    """Writes the event file of one command with TensorBoard's own record writer; use it in a `with` block."""
 
     def __init__(self, folder: Path, start: int) -> None:
-        """Begin a file in an existing folder, for the steps behind `start`."""
+        """Begin a file in an existing folder for the steps after `start`. Raises InputError where it can't be written."""
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.summary.writer.record_writer import RecordWriter
 
-        self._path = folder / f"{_PREFIX}{_second(folder):010d}.{socket.gethostname()}.{os.getpid()}"
+        self._path = folder / f"{_PREFIX}{_file_timestamp(folder):010d}.{socket.gethostname()}.{os.getpid()}"
         with write_errors(self._path):
             self._writer = RecordWriter(self._path.open("ab"))
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
@@ -40,11 +42,11 @@ class EventWriter:
         self._write(Event(wall_time=time.time(), step=start + 1, session_log=session))
 
     def add(self, report: Report) -> None:
-        """Show a report, each of its numbers as a scalar by its key."""
+        """Write a report, each number as a scalar named by its key. Raises InputError where it can't be written."""
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        numbers = {name: value for name, value in asdict(report).items() if name not in _NOT_SHOWN}
+        numbers = {name: value for name, value in asdict(report).items() if name not in _UNPLOTTED}
         values = [Summary.Value(tag=name, simple_value=value) for name, value in numbers.items() if value is not None]
         self._write(Event(wall_time=time.time(), step=report.step, summary=Summary(value=values)))
 
@@ -62,7 +64,10 @@ class EventWriter:
         self._writer.close()
 
 
-def _second(folder: Path) -> int:
-    """The time, but later than that of all files there are: TensorBoard reads them in the order of their names."""
+def _file_timestamp(folder: Path) -> int:
+    """Return the present second, or one later than in the name of any event file of the folder.
+
+    TensorBoard reads the files in the order of their names.
+    """
     seconds = (path.name.removeprefix(_PREFIX).partition(".")[0] for path in folder.glob(f"{_PREFIX}*"))
     return max([int(time.time()), *(int(second) + 1 for second in seconds if second.isdigit())])

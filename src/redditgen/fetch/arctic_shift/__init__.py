@@ -1,1 +1,1 @@
-"""Posts from Arctic Shift's web API, kept as NDJSON."""
+"""Downloads posts from Arctic Shift's web API to NDJSON files."""

@@ -1,4 +1,4 @@
-"""The posts of a page as the API sends them, made into rows of `dump_posts.TYPES`; what can't be one is counted."""
+"""Converts the posts of a page, as the API returns them, to rows of DUMP_COLUMN_TYPES, and counts malformed ones."""
 
 import hashlib
 import json
@@ -14,97 +14,102 @@ from redditgen.fetch.arctic_shift.request import ArcticShiftSettings
 from redditgen.fetch.sql.columns import DUMP_COLUMN_TYPES
 from redditgen.files import surrogates
 
-_NEEDED = ("id", "subreddit", "title", "created_utc")
-_LARGEST = 2**63  # what a BIGINT must be less than
-_LATEST = 10**11  # seconds; what is more is no time of a post
+_REQUIRED = ("id", "subreddit", "title", "created_utc")
+_BIGINT_LIMIT = 2**63  # a BIGINT must be less
+_TIME_LIMIT = 10**11  # Unix seconds; a larger number is no time of a post
 
 
 @dataclass
 class PageContent:
-    """What was in a page beyond what the pages before it had."""
+    """The new posts of a page, and what else was in it."""
 
     posts: list[dict[str, Any]] = field(default_factory=list)
     keys: dict[str, int] = field(default_factory=dict)
-    """What tells a post from others, and its created_utc, for all that were asked for."""
+    """The identifying key and the created_utc of each post that belongs to the request, also of known ones."""
     has_news: bool = False
+    """There are new posts with a valid time."""
     has_ended: bool = False
-    """There are posts of the second at which the span ends."""
+    """There are posts at or after the end of the requested span."""
     skipped: int = 0
+    """The number of new posts without id, subreddit, title or time."""
     foreign: int = 0
-    """Not asked for at all."""
+    """The number of posts that were not requested: of another subreddit, or before the requested time."""
 
 
 def read_page(page: Sequence[Any], settings: ArcticShiftSettings, reached: Position) -> PageContent:
-    """Raises InputError where the page begins later than it ends."""
-    came = PageContent()
+    """Return the content of a page after the position `reached`.
+
+    Raises InputError where the first post is later than the last one.
+    """
+    result = PageContent()
     created = reached.cursor
-    for content in page:
-        post = content if isinstance(content, dict) else {}
-        own = _time(post)
-        created = created if own is None else own  # one without a time is near the one before it
-        _take(came, content, _row(post), created, settings, reached)
+    for item in page:
+        post = item if isinstance(item, dict) else {}
+        time = _created_utc(post)
+        created = created if time is None else time  # a post without a time gets that of the post before it
+        _add_post(result, item, _to_row(post), created, settings, reached)
     _check_order(page, settings)
-    return came
+    return result
 
 
-def _take(
-    came: PageContent, content: Any, row: dict[str, Any], created: int, settings: ArcticShiftSettings, reached: Position
+def _add_post(
+    result: PageContent, item: Any, row: dict[str, Any], created: int, settings: ArcticShiftSettings, reached: Position
 ) -> None:
     subreddit = row["subreddit"] or settings.subreddit
     if settings.before and created >= settings.before:
-        came.has_ended = True
+        result.has_ended = True
         return
     if subreddit.lower() != settings.subreddit.lower() or created < reached.cursor - 1:
-        came.foreign += 1
+        result.foreign += 1
         return
-    key = row["id"] or "?" + hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-    is_known = key in came.keys or key in reached.known
-    came.keys[key] = created
+    key = row["id"] or "?" + hashlib.sha256(json.dumps(item, sort_keys=True).encode()).hexdigest()[:16]
+    is_known = key in result.keys or key in reached.known
+    result.keys[key] = created
     if is_known or created < settings.after:
         return
-    came.has_news |= row["created_utc"] is not None
-    if any(row[name] is None for name in _NEEDED):
-        came.skipped += 1
+    result.has_news |= row["created_utc"] is not None
+    if any(row[name] is None for name in _REQUIRED):
+        result.skipped += 1
     else:
-        came.posts.append(row)
+        result.posts.append(row)
 
 
 def _check_order(page: Sequence[Any], settings: ArcticShiftSettings) -> None:
-    times = [time for post in page if isinstance(post, dict) and (time := _time(post)) is not None]
+    times = [time for post in page if isinstance(post, dict) and (time := _created_utc(post)) is not None]
     if times and times[0] > times[-1]:
         raise InputError(
             f"{settings.base_url}: posts of r/{settings.subreddit} come in the wrong order; is --base-url like {URL}?"
         )
 
 
-def _time(post: Mapping[str, Any]) -> int | None:
-    seconds = _whole(post.get("created_utc"))
-    return seconds if seconds is not None and 0 <= seconds < _LATEST else None
+def _created_utc(post: Mapping[str, Any]) -> int | None:
+    seconds = _to_integer(post.get("created_utc"))
+    return seconds if seconds is not None and 0 <= seconds < _TIME_LIMIT else None
 
 
-def _row(post: Mapping[str, Any]) -> dict[str, Any]:
-    """A post's values, None where it lacks one or has one of another type."""
-    readers = {"VARCHAR": _text, "BIGINT": _whole, "BOOLEAN": _truth}
+def _to_row(post: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a post's values by column, with None for missing values and values of another type."""
+    readers = {"VARCHAR": _to_text, "BIGINT": _to_integer, "BOOLEAN": _to_boolean}
     row = {name: readers[type](post.get(name)) for name, type in DUMP_COLUMN_TYPES.items()}
-    return row | {"id": row["id"] or None, "created_utc": _time(post)}
+    return row | {"id": row["id"] or None, "created_utc": _created_utc(post)}
 
 
-def _text(value: Any) -> str | None:
+def _to_text(value: Any) -> str | None:
     return surrogates.replace_surrogates(value) if isinstance(value, str) else None
 
 
-def _whole(value: Any) -> int | None:
-    """A whole number; created_utc has come as 5, 5.0, "5" and "5.0"."""
+def _to_integer(value: Any) -> int | None:
+    """Return a whole number, or None; the API has returned created_utc as 5, 5.0, "5" and "5.0"."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
         number = value if isinstance(value, int) else float(value)
     except ValueError:
         return None
-    return int(number) if math.isfinite(number) and abs(number) < _LARGEST else None
+    return int(number) if math.isfinite(number) and abs(number) < _BIGINT_LIMIT else None
 
 
-def _truth(value: Any) -> bool | None:
+def _to_boolean(value: Any) -> bool | None:
     if isinstance(value, str):
         return {"true": True, "false": False}.get(value.lower())
     return bool(value) if value in (0, 1) else None

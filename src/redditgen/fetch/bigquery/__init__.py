@@ -1,1 +1,1 @@
-"""Posts from BigQuery: login, cost, query, result and errors."""
+"""Queries posts in BigQuery: login, cost, query, result and errors."""

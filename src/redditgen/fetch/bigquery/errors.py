@@ -1,7 +1,7 @@
-"""What BigQuery, Google's client and the network raise, as redditgen's errors: one line with the cause and the remedy.
+"""Maps the errors of BigQuery, Google's client and the network to redditgen's: one line with the cause and the remedy.
 
-BigQuery names a reason in each answer; Google's exception classes follow it only partly, so the reason decides.
-What was raised is never quoted as it is: it may hold an account's name, a path or a token.
+BigQuery states a reason in each response. Google's exception classes match it only partly, so the reason decides. An
+exception's text is never quoted unchanged: it may hold an account's name, a path or a token.
 """
 
 import os
@@ -23,14 +23,14 @@ TRANSIENT_REASONS = frozenset(
 )
 LOGIN_COMMAND = "gcloud auth application-default login"
 
-_KEY_FILE = "GOOGLE_APPLICATION_CREDENTIALS"
-_LONGEST = 400  # characters of BigQuery's own words
+_KEY_FILE_VARIABLE = "GOOGLE_APPLICATION_CREDENTIALS"
+_MAX_MESSAGE = 400  # characters of BigQuery's message
 _ACCOUNT = re.compile(r"[\w.+'-]+@[\w-]+(?:\.[\w-]+)+|\bprincipal(?:Set)?://\S+")
 
 
 @contextmanager
 def map_errors(request: RequestContext) -> Iterator[None]:
-    """Inside the block every error of Google's client and of the network is one of redditgen's."""
+    """Raise each error of Google's client and of the network in the block as one of redditgen's errors."""
     from google.api_core.exceptions import GoogleAPIError
     from google.auth.exceptions import GoogleAuthError
 
@@ -41,15 +41,16 @@ def map_errors(request: RequestContext) -> Iterator[None]:
 
 
 def explain_error(error: BaseException, request: RequestContext) -> RedditgenError:
+    """Return redditgen's error for one of Google's client or of the network."""
     from google.api_core.exceptions import GoogleAPICallError, RetryError
     from google.auth.exceptions import GoogleAuthError
 
     if isinstance(error, RetryError) and error.cause:
         return explain_error(error.cause, request)
     if isinstance(error, GoogleAuthError):
-        return _of_login(error, request)
+        return _login_error(error, request)
     if isinstance(error, GoogleAPICallError):
-        return _of_service(error, request)
+        return _service_error(error, request)
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
         return RedditgenError(
             "BigQuery: the server's certificate is not trusted; name your network's certificates with "
@@ -71,7 +72,7 @@ def no_project_error() -> MissingError:
     )
 
 
-def _of_login(error: Exception, request: RequestContext) -> RedditgenError:
+def _login_error(error: Exception, request: RequestContext) -> RedditgenError:
     from google.auth.exceptions import DefaultCredentialsError, InvalidOperation, RefreshError, TransportError
 
     if isinstance(error, TransportError):
@@ -84,62 +85,63 @@ def _of_login(error: Exception, request: RequestContext) -> RedditgenError:
     if isinstance(error, RefreshError):
         code = re.search(r"\binvalid_[a-z]+", str(error))
         return MissingError(
-            f"BigQuery: the login has expired, or was taken back{f' ({code[0]})' if code else ''}; {_again()}"
+            f"BigQuery: the login has expired, or was taken back{f' ({code[0]})' if code else ''}; {_login_advice()}"
             f"{request.go_on()}"
         )
-    return _refused(request)
+    return _refused_login_error(request)
 
 
 def no_credentials_error() -> MissingError:
-    """There is no login, or its file can't be read."""
-    named = os.environ.get(_KEY_FILE)
-    if not named:
+    """Return the error for a login that does not exist, or whose file can't be read."""
+    key_file = os.environ.get(_KEY_FILE_VARIABLE)
+    if not key_file:
         return MissingError(
             f"BigQuery: no login of a Google account; log in with: {LOGIN_COMMAND}, {LOCAL_ALTERNATIVE}"
         )
-    what = "holds no credentials that Google's library can read" if Path(named).exists() else "is not there"
+    problem = "holds no credentials that Google's library can read" if Path(key_file).exists() else "is not there"
     return MissingError(
-        f"BigQuery: the file that {_KEY_FILE} names {what}; correct it, or unset it and log in with: {LOGIN_COMMAND}"
+        f"BigQuery: the file that {_KEY_FILE_VARIABLE} names {problem}; correct it, or unset it and log in with: "
+        f"{LOGIN_COMMAND}"
     )
 
 
-def _refused(request: RequestContext) -> MissingError:
-    return MissingError(f"BigQuery: the login was refused; {_again()}{request.go_on()}")
+def _refused_login_error(request: RequestContext) -> MissingError:
+    return MissingError(f"BigQuery: the login was refused; {_login_advice()}{request.go_on()}")
 
 
-def _again() -> str:
-    """How to log in, by what the login is."""
-    if os.environ.get(_KEY_FILE):
-        return f"name a key that is valid with {_KEY_FILE}, or unset it and log in with: {LOGIN_COMMAND}"
+def _login_advice() -> str:
+    """Return the advice for logging in again, with a key file or as a user."""
+    if os.environ.get(_KEY_FILE_VARIABLE):
+        return f"name a key that is valid with {_KEY_FILE_VARIABLE}, or unset it and log in with: {LOGIN_COMMAND}"
     return f"log in again: {LOGIN_COMMAND}"
 
 
 # The service
 
 
-def _of_service(error: "GoogleAPICallError", request: RequestContext) -> RedditgenError:
-    reason, said = reason_of(error), _said(error)
+def _service_error(error: "GoogleAPICallError", request: RequestContext) -> RedditgenError:
+    reason, message = reason_of(error), _service_message(error)
     if explain := EXPLANATIONS.get(reason):
-        return explain(said, request)
+        return explain(message, request)
     if error.code == 401:
-        return _refused(request)
+        return _refused_login_error(request)
     if reason in TRANSIENT_REASONS or (error.code or 0) >= 500 or error.code == 429:
         return RedditgenError(
             f"BigQuery: busy or out of order ({reason or error.code}), tried for {request.patience:.0f} s; try again "
             f"later{request.go_on()}"
         )
-    return RedditgenError(f"BigQuery: {said} ({reason or error.code}); project {request.project}, {request.tables}")
+    return RedditgenError(f"BigQuery: {message} ({reason or error.code}); project {request.project}, {request.tables}")
 
 
 def reason_of(error: BaseException) -> str:
-    """BigQuery's own word for what is wrong; empty where there is none, as in what a proxy answers."""
+    """Return the reason that BigQuery states, such as notFound; '' where there is none, as in a proxy's response."""
     first = next(iter(getattr(error, "errors", ())), None)
     return str(first.get("reason", "")) if isinstance(first, Mapping) else ""
 
 
-def _said(error: "GoogleAPICallError") -> str:
-    """BigQuery's own words on one line, without accounts' names."""
+def _service_message(error: "GoogleAPICallError") -> str:
+    """Return BigQuery's message on one line, without accounts' names."""
     first = next(iter(error.errors), None)
-    words = str(first.get("message", "")) if isinstance(first, Mapping) else ""
-    words = _ACCOUNT.sub("(account)", strip_colours(words))
-    return words[:_LONGEST].rstrip(". ") or type(error).__name__
+    message = str(first.get("message", "")) if isinstance(first, Mapping) else ""
+    message = _ACCOUNT.sub("(account)", strip_colours(message))
+    return message[:_MAX_MESSAGE].rstrip(". ") or type(error).__name__

@@ -1,4 +1,4 @@
-"""The parameters of a query, with BigQuery's types."""
+"""Converts the parameters of a query to BigQuery's types, and back to values."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 def query_parameters(
     tree: "exp.Query", values: Mapping[str, Any]
 ) -> "list[ScalarQueryParameter | ArrayQueryParameter]":
-    """Those of the values that the query has a @name for, with BigQuery's types."""
+    """Return the `values` whose @names the query uses, with BigQuery's types."""
     from sqlglot import exp
 
     used = {parameter.name for parameter in tree.find_all(exp.Parameter)}
@@ -19,7 +19,7 @@ def query_parameters(
 
 
 def parameter_values(config: "QueryJob | QueryJobConfig") -> dict[str, Any]:
-    """The values of its parameters by their names."""
+    """Return the values of a job's parameters by their names."""
     return {p.name: list(p.values) if hasattr(p, "values") else p.value for p in config.query_parameters}
 
 

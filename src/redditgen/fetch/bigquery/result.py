@@ -1,4 +1,4 @@
-"""The result of a job as Arrow batches: through the Storage Read API where it can be had, over REST where not."""
+"""Reads the result of a job as Arrow batches: large ones through the Storage Read API if available, else over REST."""
 
 import itertools
 import logging
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from redditgen.fetch.bigquery.client import Connection
 
-REST_MAX_ROWS = 50_000  # come by REST in a few answers, sooner than another connection is made
-_SESSION = 20.0  # seconds in which the Storage Read API must let itself be had
+REST_MAX_ROWS = 50_000  # REST returns up to this many in a few responses, before another connection would be open
+_SESSION_TIMEOUT = 20.0  # seconds in which the Storage Read API must create a session
 
 _log = logging.getLogger(__name__)
 
@@ -28,44 +28,45 @@ def read_batches(
     page_rows: int | None = None,
     few_rows: int = REST_MAX_ROWS,
 ) -> "Generator[pa.RecordBatch]":
-    """The rows of a job that is done, in their order; raises what Google's client raises, the job's failure first.
+    """Yield the rows of an ended job, in order; raises the exceptions of Google's client, among them the job's failure.
 
-    `page_rows` is how many rows a REST answer has, by default what fits in 10 MB.
+    `timeout` is in seconds, for each request. `page_rows` is the number of rows in a REST response, by default as many
+    as fit in 10 MB. Results of up to `few_rows` rows are read over REST.
     """
     rows = job.result(page_size=page_rows, retry=retry, timeout=timeout, job_retry=None)
     if (rows.total_rows or 0) > few_rows:
         with connection.storage() as storage:
-            pages = _stream(storage, job, retry) if storage else None
-            if pages is not None:
-                yield from pages
+            batches = _open_stream(storage, job, retry) if storage else None
+            if batches is not None:
+                yield from batches
                 return
     yield from rows.to_arrow_iterable()
 
 
-def _stream(storage: "BigQueryReadClient", job: "QueryJob", retry: "Retry") -> "Iterator[pa.RecordBatch] | None":
-    """The rows through the Storage Read API; None, with the reason in the log, where it can't be had."""
+def _open_stream(storage: "BigQueryReadClient", job: "QueryJob", retry: "Retry") -> "Iterator[pa.RecordBatch] | None":
+    """Return the rows through the Storage Read API; None, with the reason logged, where it is not available."""
     import pyarrow as pa
     from google.api_core.exceptions import GoogleAPIError
     from google.auth.exceptions import GoogleAuthError
     from google.cloud.bigquery_storage import DataFormat, ReadSession
 
-    wanted = ReadSession(table=job.destination.to_bqstorage(), data_format=DataFormat.ARROW)
+    requested = ReadSession(table=job.destination.to_bqstorage(), data_format=DataFormat.ARROW)
     try:
         session = storage.create_read_session(
             parent=f"projects/{job.project}",
-            read_session=wanted,
-            max_stream_count=1,  # several would come in any order
+            read_session=requested,
+            max_stream_count=1,  # several streams would return the rows in any order
             retry=None,
-            timeout=_SESSION,
+            timeout=_SESSION_TIMEOUT,
         )
-        answers = iter(storage.read_rows(session.streams[0].name, retry=retry))
-        first = list(itertools.islice(answers, 1))  # only now it shows whether the rows may be read
+        responses = iter(storage.read_rows(session.streams[0].name, retry=retry))
+        first = list(itertools.islice(responses, 1))  # the first read shows whether the rows may be read
     except (GoogleAPIError, GoogleAuthError) as error:
         _log.info("BigQuery: no Storage Read API (%s); reading over REST, which is slower", type(error).__name__)
         return None
-    # Its own way to Arrow is deprecated in favour of one that needs pandas.
+    # The client's own conversion to Arrow is deprecated in favour of one that needs pandas.
     schema = pa.ipc.read_schema(pa.py_buffer(session.arrow_schema.serialized_schema))
     return (
-        pa.ipc.read_record_batch(pa.py_buffer(answer.arrow_record_batch.serialized_record_batch), schema)
-        for answer in itertools.chain(first, answers)
+        pa.ipc.read_record_batch(pa.py_buffer(response.arrow_record_batch.serialized_record_batch), schema)
+        for response in itertools.chain(first, responses)
     )

@@ -1,1 +1,1 @@
-"""Monthly zstd dumps of Reddit posts, imported to Parquet."""
+"""Imports monthly zstd dumps of Reddit posts to Parquet files."""

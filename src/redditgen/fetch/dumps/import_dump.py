@@ -1,8 +1,9 @@
-"""Monthly dumps of posts, such as RS_2019-08.zst: imported once to a Parquet file, which the query then reads.
+"""Imports monthly dumps of posts, such as RS_2019-08.zst, to Parquet files, which the query then reads.
 
-A dump is NDJSON, a post a line, packed with a zstd window of up to 2 GiB, which neither DuckDB nor pyarrow reads. So
-zstandard unpacks it, DuckDB parses some megabytes of lines at a time, and pyarrow writes. The same dump gives the same
-bytes. The Parquet's sidecar says which dump it was made of.
+A dump is NDJSON, one post a line, compressed with a zstd window of up to 2 GiB, which neither DuckDB nor pyarrow reads.
+So zstandard decompresses it, DuckDB parses some megabytes of lines at a time, and pyarrow writes the Parquet file. The
+same dump always results in the same bytes. The Parquet file's sidecar identifies its dump, so that a dump is imported
+only once. An import takes the memory of the zstd window and about 500 MB.
 """
 
 import contextlib
@@ -25,16 +26,16 @@ from redditgen.files.locks import exclusive_lock
 from redditgen.files.sidecar import sidecar_path, write_sidecar
 from redditgen.runtime.progress import Progress
 
-_FORMAT = 1  # of the Parquet file; a change of it makes every dump be imported anew
+_FORMAT = 1  # version of the Parquet file's form; after a change, every dump is imported again
 
-_BESIDE_WINDOW = 500 * MB  # of memory, for lines and rows
+_MEMORY_BESIDES_WINDOW = 500 * MB  # bytes of memory, for lines and rows
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ImportedDump:
-    """A dump as a Parquet file of `dump_posts.TYPES`; in its `absent` columns no post has a value."""
+    """A dump as a Parquet file with the columns DUMP_COLUMN_TYPES; in its `absent` columns no post has a value."""
 
     path: Path
     counts: DumpCounts
@@ -48,19 +49,21 @@ class ImportSettings:
 
 
 def import_dump(dump: Path, cache: Path | None = None) -> ImportedDump:
-    """The dump as Parquet, beside it or in the folder `cache`; made only if it was not made of this very dump before.
+    """Import a dump to a Parquet file in its folder, or in the folder `cache`, unless that was done before.
 
-    Raises InputError, and leaves nothing behind, where the dump can't be read to its end or nothing can be written.
+    Raises InputError, and leaves no file, where the dump can't be read to its end or nothing can be written;
+    OutputExists where another file is at the Parquet file's path; Interrupted at Ctrl-C.
     """
     settings = ImportSettings(dump=dump, cache=cache)
     parquet = (cache or dump.parent) / dump.with_suffix(".parquet").name
     try:
-        if made := _made_before(dump, parquet):
-            return made
+        if existing := _find_import(dump, parquet):
+            return existing
         window = zstd_lines.window_size(dump)
         make_folder(parquet.parent)
-        with exclusive_lock(parquet.parent, "importing to it", wait=True):  # an import takes gigabytes
-            return _made_before(dump, parquet) or _make(settings, parquet, window)
+        # One import at a time, since each can take gigabytes of memory.
+        with exclusive_lock(parquet.parent, "importing to it", wait=True):
+            return _find_import(dump, parquet) or _import(settings, parquet, window)
     except KeyboardInterrupt as error:
         raise Interrupted(f"{dump}: import interrupted, so nothing is kept; the same command starts anew") from error
     except MemoryError as error:
@@ -69,24 +72,24 @@ def import_dump(dump: Path, cache: Path | None = None) -> ImportedDump:
         raise InputError(f"{error.filename or dump}: {error.strerror or error}; the dump can't be imported") from error
 
 
-def _make(settings: ImportSettings, parquet: Path, window: int) -> ImportedDump:
+def _import(settings: ImportSettings, parquet: Path, window: int) -> ImportedDump:
     dump = settings.dump
-    _refuse_foreign(dump, parquet)
+    _refuse_other_file(dump, parquet)
     if not os.access(parquet.parent, os.W_OK):
         raise InputError(f"{parquet.parent}: can't be written to; name a folder for imported dumps with --cache")
-    _delete_remains(parquet)
-    _announce(dump, parquet, window + _BESIDE_WINDOW)
-    made_of = _fingerprint(dump)
+    _delete_temporary_files(parquet)
+    _announce(dump, parquet, window + _MEMORY_BESIDES_WINDOW)
+    fingerprint = _dump_fingerprint(dump)
     with atomic_write(parquet) as temporary:
-        imported = ImportedDump(parquet, _write(dump, temporary), _absent(temporary))
-        # Before the Parquet has its name: one without a sidecar would be taken for somebody else's.
+        imported = ImportedDump(parquet, _write_parquet(dump, temporary), _empty_columns(temporary))
+        # Written before the Parquet file has its name: without a sidecar, it would be taken for a file of the user's.
         write_sidecar(
             parquet,
             settings,
             inputs=[],
             format=_FORMAT,
-            made_of=made_of,
-            parquet=_ends(temporary),
+            made_of=fingerprint,
+            parquet=_fingerprint(temporary),
             counts=asdict(imported.counts),
             absent=imported.absent,
         )
@@ -94,8 +97,8 @@ def _make(settings: ImportSettings, parquet: Path, window: int) -> ImportedDump:
     return imported
 
 
-def _write(dump: Path, path: Path) -> DumpCounts:
-    """Write the Parquet file; raises InputError if there is no post in the dump."""
+def _write_parquet(dump: Path, path: Path) -> DumpCounts:
+    """Write the dump's posts to a Parquet file; raises InputError where the dump has no posts or can't be read."""
     import duckdb
     import pyarrow.parquet as pq
 
@@ -107,9 +110,9 @@ def _write(dump: Path, path: Path) -> DumpCounts:
         contextlib.closing(posts.parse_blocks(zstd_lines.read_blocks(dump, progress))) as tables,
     ):
         try:
-            for group, of_group in posts.merge_row_groups(tables):
+            for group, group_counts in posts.merge_row_groups(tables):
                 writer.write_table(group, row_group_size=max(1, group.num_rows))
-                counts += of_group
+                counts += group_counts
         except duckdb.Error as error:
             raise InputError(f"{dump}: can't be parsed: {short_message(error)}") from error
     if not counts.posts:
@@ -120,33 +123,33 @@ def _write(dump: Path, path: Path) -> DumpCounts:
     return counts
 
 
-def _absent(parquet: Path) -> tuple[str, ...]:
+def _empty_columns(parquet: Path) -> tuple[str, ...]:
     import pyarrow.parquet as pq
 
     metadata = pq.read_metadata(parquet)
-    groups = [metadata.row_group(place) for place in range(metadata.num_row_groups)]
+    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
     return tuple(
         name
-        for place, name in enumerate(DUMP_COLUMN_TYPES)
-        if all(group.column(place).statistics.null_count == group.num_rows for group in groups)
+        for index, name in enumerate(DUMP_COLUMN_TYPES)
+        if all(group.column(index).statistics.null_count == group.num_rows for group in groups)
     )
 
 
-# What was made before
+# Earlier imports
 
 
-def _made_before(dump: Path, parquet: Path) -> ImportedDump | None:
-    """The Parquet file, if it is there, whole, and made of this very dump."""
-    said = _sidecar(parquet)
-    if not parquet.is_file() or said.get("format") != _FORMAT:
+def _find_import(dump: Path, parquet: Path) -> ImportedDump | None:
+    """Return the earlier import of this very dump, if its Parquet file exists and is complete."""
+    sidecar = _read_sidecar(parquet)
+    if not parquet.is_file() or sidecar.get("format") != _FORMAT:
         return None
-    if said.get("made_of") != _fingerprint(dump) or said.get("parquet") != _ends(parquet):
+    if sidecar.get("made_of") != _dump_fingerprint(dump) or sidecar.get("parquet") != _fingerprint(parquet):
         return None
     _log.info("%s: imported before, to %s", dump, parquet)
-    return ImportedDump(parquet, DumpCounts(**said["counts"]), tuple(said["absent"]))
+    return ImportedDump(parquet, DumpCounts(**sidecar["counts"]), tuple(sidecar["absent"]))
 
 
-def _sidecar(parquet: Path) -> dict[str, Any]:
+def _read_sidecar(parquet: Path) -> dict[str, Any]:
     try:
         content = json.loads(sidecar_path(parquet).read_bytes())
     except (OSError, ValueError):
@@ -154,42 +157,45 @@ def _sidecar(parquet: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _fingerprint(dump: Path) -> dict[str, Any]:
-    return _ends(dump) | {"modified": dump.stat().st_mtime_ns}
+def _dump_fingerprint(dump: Path) -> dict[str, Any]:
+    return _fingerprint(dump) | {"modified": dump.stat().st_mtime_ns}
 
 
-def _ends(path: Path) -> dict[str, Any]:
-    """What tells a file from others without reading it all: a Parquet's footer and zstd's checksum are at the end."""
+def _fingerprint(path: Path) -> dict[str, Any]:
+    """Return the size of a file and the SHA-256 of its first and last megabyte, which identify it without a full read.
+
+    The footer of a Parquet file and the checksum of zstd are at the end.
+    """
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
-        ends = hashlib.sha256(file.read(MB))
+        hasher = hashlib.sha256(file.read(MB))
         file.seek(max(0, size - MB))
-        ends.update(file.read(MB))
-    return {"bytes": size, "sha256_of_ends": ends.hexdigest()}
+        hasher.update(file.read(MB))
+    return {"bytes": size, "sha256_of_ends": hasher.hexdigest()}
 
 
-def _refuse_foreign(dump: Path, parquet: Path) -> None:
-    """Raise OutputExists where something else is in the place than an earlier import of this dump."""
+def _refuse_other_file(dump: Path, parquet: Path) -> None:
+    """Raise OutputExists where the Parquet file's path holds anything but an earlier import of this dump."""
     if not parquet.exists():
         return
-    said = _sidecar(parquet)
-    if "made_of" not in said:
+    sidecar = _read_sidecar(parquet)
+    if "made_of" not in sidecar:
         raise OutputExists(
             f"{parquet}: is there and was not imported from {dump}; move it away, or name another folder with --cache"
         )
-    other = Path(said["settings"]["dump"])
-    if other.exists() and not other.samefile(dump) and not _ends(dump).items() <= said["made_of"].items():
+    other = Path(sidecar["settings"]["dump"])
+    if other.exists() and not other.samefile(dump) and not _fingerprint(dump).items() <= sidecar["made_of"].items():
         raise OutputExists(f"{parquet}: was imported from {other}; name another folder for {dump} with --cache")
 
 
-def _delete_remains(parquet: Path) -> None:
-    """Of imports that were killed: the temporary files of redditgen.files.atomic."""
+def _delete_temporary_files(parquet: Path) -> None:
+    """Delete the temporary files of killed imports, which redditgen.files.atomic names."""
     for path in parquet.parent.iterdir():
         if path.name.startswith(f".{parquet.name}.") and path.name.endswith(".tmp"):
             path.unlink(missing_ok=True)
 
 
-# What is said
+# Messages
 
 
 def _announce(dump: Path, parquet: Path, needed: int) -> None:

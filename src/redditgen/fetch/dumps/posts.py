@@ -1,4 +1,8 @@
-"""The posts in the lines of a dump, as Arrow tables: DuckDB parses them, and what it can't parse is counted."""
+"""Parses the lines of a dump to Arrow tables of posts, and counts the lines that are left out.
+
+DuckDB parses a block of lines at once. Lines that it can't parse are read again by Python's json, cleaned, and passed
+to DuckDB once more; those that Python can't read either are counted as broken.
+"""
 
 import functools
 import itertools
@@ -19,20 +23,20 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 
-_LEAST_BUFFER = 1_000_000  # bytes
-_ROWS = 122_880  # of a row group, DuckDB's own number; fewer where they are long
-_ROWS_BYTES = 64_000_000
+_MIN_BUFFER = 1_000_000  # bytes that DuckDB may read as one JSON object
+_GROUP_ROWS = 122_880  # rows of a Parquet row group, as DuckDB writes; fewer where they are long
+_GROUP_BYTES = 64_000_000  # Arrow bytes at which a row group is complete
 
 
 @dataclass(frozen=True)
 class DumpCounts:
-    """Of lines, blank ones aside."""
+    """Counts of a dump's lines, except blank ones."""
 
     posts: int = 0
     incomplete: int = 0
-    """Left out: no subreddit or no title."""
+    """Left out, since they have no subreddit or no title."""
     broken: int = 0
-    """Left out: not JSON, not UTF-8, or nothing of a post in it."""
+    """Left out, since they are not JSON, not UTF-8, or have none of a post's columns."""
 
     def __add__(self, other: "DumpCounts") -> "DumpCounts":
         return DumpCounts(*map(operator.add, astuple(self), astuple(other)))
@@ -46,56 +50,59 @@ def arrow_schema() -> "pa.Schema":
 
 
 def parse_blocks(blocks: Iterable[bytes]) -> Generator[tuple["pa.Table", DumpCounts]]:
-    """The posts of each block of whole lines, in the lines' order, and how many lines were what."""
-    # With more threads of DuckDB's rows would come in any order.
+    """Yield the posts of each block of whole lines, in the lines' order, and the counts of its lines.
+
+    One thread parses a block while the next one is decompressed.
+    """
+    # With more than one thread, DuckDB would return the rows in any order.
     with duckdb_connection.connect_offline(threads=1) as connection, ThreadPoolExecutor(max_workers=1) as thread:
-        parsed = (thread.submit(_parse, connection, block) for block in blocks)
-        # Each is waited for when the next one has been unpacked and submitted.
+        parsed = (thread.submit(_parse_block, connection, block) for block in blocks)
+        # A block's result is waited for only after the next block has been decompressed and submitted.
         for block, _ in itertools.pairwise(itertools.chain(parsed, (None,))):
             assert block is not None
             yield block.result()
 
 
 def merge_row_groups(tables: Iterable[tuple["pa.Table", DumpCounts]]) -> Iterator[tuple["pa.Table", DumpCounts]]:
-    """Small tables put together to such as row groups should be."""
+    """Yield the tables concatenated to the size of a Parquet row group, each with the sum of their counts."""
     import pyarrow as pa
 
-    held: list[pa.Table] = []
+    pending: list[pa.Table] = []
     counts = DumpCounts()
-    for table, of_table in tables:
-        held.append(table)
-        counts += of_table
-        if counts.posts >= _ROWS or sum(table.nbytes for table in held) >= _ROWS_BYTES:
-            yield pa.concat_tables(held), counts
-            held, counts = [], DumpCounts()
-    if held:
-        yield pa.concat_tables(held), counts
+    for table, table_counts in tables:
+        pending.append(table)
+        counts += table_counts
+        if counts.posts >= _GROUP_ROWS or sum(table.nbytes for table in pending) >= _GROUP_BYTES:
+            yield pa.concat_tables(pending), counts
+            pending, counts = [], DumpCounts()
+    if pending:
+        yield pa.concat_tables(pending), counts
 
 
-def _parse(connection: "DuckDBPyConnection", block: bytes) -> tuple["pa.Table", DumpCounts]:
+def _parse_block(connection: "DuckDBPyConnection", block: bytes) -> tuple["pa.Table", DumpCounts]:
     import duckdb
     import pyarrow.compute as pc
 
     lines = block.count(b"\n") + (not block.endswith(b"\n"))
     try:
-        table = _read(connection, block)
+        table = _read_json(connection, block)
     except duckdb.Error:
         table = None
     if table is None or table.num_rows != lines or _empty_rows(table):
-        table, lines = _reread(connection, block, table)
+        table, lines = _reread_with_python(connection, block, table)
     rows = table.num_rows - len(_empty_rows(table))
     posts = table.filter(pc.and_(pc.is_valid(table["subreddit"]), pc.is_valid(table["title"])))
     return posts, DumpCounts(posts.num_rows, incomplete=rows - posts.num_rows, broken=lines - rows)
 
 
-def _read(connection: "DuckDBPyConnection", block: bytes) -> "pa.Table":
-    """A row for each line that is not blank; all of it is NULL where DuckDB can't parse the line."""
+def _read_json(connection: "DuckDBPyConnection", block: bytes) -> "pa.Table":
+    """Return a row for each line that is not blank, with only NULLs where DuckDB can't parse the line."""
     relation = connection.read_json(
         BytesIO(block),
         format="newline_delimited",
         columns=DUMP_COLUMN_TYPES,
         ignore_errors=True,
-        maximum_object_size=max(_LEAST_BUFFER, len(block)),  # half of what DuckDB allocates anew for each block
+        maximum_object_size=max(_MIN_BUFFER, len(block)),  # DuckDB allocates twice this for each block
     )
     return relation.to_arrow_table().cast(arrow_schema())
 
@@ -104,32 +111,36 @@ def _empty_rows(table: "pa.Table") -> list[int]:
     import pyarrow.compute as pc
 
     is_null = functools.reduce(pc.and_, (pc.is_null(table[name]) for name in DUMP_COLUMN_TYPES))
-    places: list[int] = pc.indices_nonzero(is_null).to_pylist()
-    return places
+    indices: list[int] = pc.indices_nonzero(is_null).to_pylist()
+    return indices
 
 
-def _reread(connection: "DuckDBPyConnection", block: bytes, table: "pa.Table | None") -> tuple["pa.Table", int]:
-    """The table with the rows that only Python can read, and how many lines there are.
+def _reread_with_python(
+    connection: "DuckDBPyConnection", block: bytes, table: "pa.Table | None"
+) -> tuple["pa.Table", int]:
+    """Return the block's table with the rows that only Python can read, and the number of its lines.
 
-    DuckDB refuses half a surrogate pair. 1.5 loses all lines behind one in which brackets stay open, and 2.0 gives up
-    at one with more than 128 of them.
+    `table` is what DuckDB read of the block, or None. DuckDB refuses half a surrogate pair. DuckDB 1.5 loses all lines
+    after one with unclosed brackets, and 2.0 fails at a line with more than 128 of them.
     """
     lines = [line for line in block.split(b"\n") if line.strip()]
     if table is not None and table.num_rows != len(lines):
         table = None
     unread = range(len(lines)) if table is None else _empty_rows(table)
-    reread = {place: _columns(lines[place]) for place in unread}
-    if table is None or any(reread.values()):
-        table = _read(connection, b"\n".join(reread.get(place, line) for place, line in enumerate(lines)))
+    repaired = {index: _clean_line(lines[index]) for index in unread}
+    if table is None or any(repaired.values()):
+        table = _read_json(connection, b"\n".join(repaired.get(index, line) for index, line in enumerate(lines)))
     return table, len(lines)
 
 
-def _columns(line: bytes) -> bytes:
-    """The line with the columns alone, as text where they are nested; empty if Python can't read it."""
+def _clean_line(line: bytes) -> bytes:
+    """Return the line with only a post's columns, nested values as JSON text; b"" where Python can't read it."""
     try:
         post = json.loads(line)
         columns = (
-            {name: _flat(post[name]) for name in DUMP_COLUMN_TYPES if name in post} if isinstance(post, dict) else {}
+            {name: _nested_to_text(post[name]) for name in DUMP_COLUMN_TYPES if name in post}
+            if isinstance(post, dict)
+            else {}
         )
         text = json.dumps(columns, ensure_ascii=False) if columns else ""
     except (ValueError, RecursionError):
@@ -137,5 +148,5 @@ def _columns(line: bytes) -> bytes:
     return surrogates.replace_surrogates(text).encode()
 
 
-def _flat(value: Any) -> Any:
+def _nested_to_text(value: Any) -> Any:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")) if isinstance(value, dict | list) else value

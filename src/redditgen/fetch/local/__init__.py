@@ -1,1 +1,1 @@
-"""Files of posts, read by DuckDB."""
+"""Local files of posts, queried with DuckDB."""

@@ -1,4 +1,7 @@
-"""The local files that --from names: which, and what of each is which column."""
+"""Finds the local files of posts that --from names, and which of their columns are redditgen's.
+
+A source is the sample, a file, a folder or a quoted glob pattern. Dumps are imported to Parquet first.
+"""
 
 import glob
 import itertools
@@ -23,15 +26,15 @@ _FORMATS: dict[str, Format] = {
     ".csv.gz": "CSV",
     **dict.fromkeys((".ndjson", ".jsonl", ".json", ".ndjson.gz", ".jsonl.gz", ".json.gz"), "NDJSON"),
 }
-_DUMP = ".zst"
-_SIDECAR = ".meta.json"
+_DUMP_SUFFIX = ".zst"
+_SIDECAR_SUFFIX = ".meta.json"
 
-_MONTH = re.compile(r"(?<![0-9])([0-9]{4})[_-](0[1-9]|1[0-2])(?![0-9])")
+_MONTH_IN_NAME = re.compile(r"(?<![0-9])([0-9]{4})[_-](0[1-9]|1[0-2])(?![0-9])")
 
 
 @dataclass(frozen=True)
 class PostsFile:
-    """A file of posts, and which of its columns is which of redditgen's."""
+    """A file of posts: its path, format, columns with DuckDB's types, and the column names that --map gives."""
 
     path: Path
     format: Format
@@ -40,23 +43,26 @@ class PostsFile:
 
     @property
     def table(self) -> str:
-        """The name of its table: the month in the file's name, as 2019_08, or else the name without suffix."""
+        """The name of the file's table: the month in the file's name, as 2019_08, or the name without its suffix."""
         if self.path == bundled.path(_SAMPLE_FILE):
-            return "2019_08"  # of which the sample's posts are dated
-        if month := _month(self.path):
+            return "2019_08"  # the month of the dates of the sample's posts
+        if month := _month_in_name(self.path):
             return month
         return re.sub(r"[^\w -]", "_", self.path.name[: -len(_suffix(self.path) or "")])
 
     def source(self, column: str) -> tuple[str, str] | None:
-        """The file's own name of a column, with its type in DuckDB; None if it is not there."""
+        """Return the file's own name and DuckDB type of one of redditgen's columns, or None where the file lacks it."""
         name = self.names.get(column, column)
         if column not in self.names and name in self.names.values():
             return None
-        return next(((name, type) for there, type in self.columns if there == name), None)
+        return next(((name, type) for column_name, type in self.columns if column_name == name), None)
 
 
 def parse_mapping(written: Sequence[str]) -> dict[str, str]:
-    """What --map says: redditgen's names of columns to the files' own; raises UsageError where it says nothing."""
+    """Parse the values of --map, such as title=headline, to a mapping from redditgen's column names to the files'.
+
+    Raises UsageError where a value is malformed, redditgen has no such column, or a column is named twice.
+    """
     names: dict[str, str] = {}
     for text in written:
         ours, _, theirs = (part.strip() for part in text.partition("="))
@@ -77,31 +83,33 @@ def find_posts_files(
     months: tuple[str, str] | None = None,
     cache: Path | None = None,
 ) -> list[PostsFile]:
-    """Every file behind the sources, each once, in the order given; with `months`, those named for one of them.
+    """Return the files of all sources, each once, in the given order; with `months`, only those named for one of them.
 
-    A monthly dump is imported first, beside itself or to `cache`.
+    `names` maps redditgen's column names to the files'; `months` are the first and the last month, as 2019_08.
+    Monthly dumps are imported first, to the folder `cache` or, by default, to the dump's folder.
 
-    Raises InputError if a source has none, or a file is not of a known format or lacks a column that must be there.
+    Raises InputError where a source has no files, or a file is of no known format or lacks a required column;
+    UsageError where `names` are given for a dump.
     """
-    found = itertools.chain.from_iterable(_paths(source) for source in sources)
-    # Not resolve(): two links to one file are two months.
-    paths = list({path.absolute(): path for path in found}.values())
-    chosen = _of_months(paths, *months) if months else paths
+    listed = itertools.chain.from_iterable(_source_paths(source) for source in sources)
+    # absolute(), not resolve(): two links to one file can be named for two months.
+    paths = list({path.absolute(): path for path in listed}.values())
+    chosen = _select_months(paths, *months) if months else paths
     if names and (dumps := [path for path in chosen if _is_dump(path)]):
         raise UsageError(f"--map: {dumps[0]} is a dump, whose columns are Reddit's own; leave --map out for it")
-    imported = (_imported(path, cache) for path in chosen)
-    # A folder holds a dump and what was imported of it.
+    imported = (_import_if_dump(path, cache) for path in chosen)
+    # The dictionary removes repeated paths: a folder can hold both a dump and the file that it was imported to.
     return [
-        _posts_file(path, names or {}, absent) for path, absent in {path: absent for path, absent in imported}.items()
+        _inspect_file(path, names or {}, absent) for path, absent in {path: absent for path, absent in imported}.items()
     ]
 
 
 def _is_dump(path: Path) -> bool:
-    return path.name.lower().endswith(_DUMP)
+    return path.name.lower().endswith(_DUMP_SUFFIX)
 
 
-def _imported(path: Path, cache: Path | None) -> tuple[Path, tuple[str, ...]]:
-    """A file that can be read as it is, and the columns in which it has nothing."""
+def _import_if_dump(path: Path, cache: Path | None) -> tuple[Path, tuple[str, ...]]:
+    """Import `path` where it is a dump; return the file to read, and the columns without any value in it."""
     if not _is_dump(path):
         return path, ()
     from redditgen.fetch.dumps.import_dump import import_dump
@@ -110,47 +118,47 @@ def _imported(path: Path, cache: Path | None) -> tuple[Path, tuple[str, ...]]:
     return imported.path.absolute(), imported.absent
 
 
-def _of_months(paths: Sequence[Path], first: str, last: str) -> list[Path]:
-    of_months = [path for path in paths if first <= (_month(path) or "") <= last]
-    if not of_months:
-        there = sorted(filter(None, map(_month, paths)))
-        has = f"there are {there[0]} to {there[-1]}" if there else "names like RS_2019-08.parquet or 2019_08.csv say it"
+def _select_months(paths: Sequence[Path], first: str, last: str) -> list[Path]:
+    selected = [path for path in paths if first <= (_month_in_name(path) or "") <= last]
+    if not selected:
+        named = sorted(filter(None, map(_month_in_name, paths)))
+        has = f"there are {named[0]} to {named[-1]}" if named else "names like RS_2019-08.parquet or 2019_08.csv say it"
         raise InputError(f"{paths[0]}: no file of the months {first} to {last}; {has}; correct --months or --from")
-    return of_months
+    return selected
 
 
-def _month(path: Path) -> str | None:
-    found = _MONTH.search(path.name)
-    return f"{found[1]}_{found[2]}" if found else None
+def _month_in_name(path: Path) -> str | None:
+    match = _MONTH_IN_NAME.search(path.name)
+    return f"{match[1]}_{match[2]}" if match else None
 
 
-def _paths(source: str) -> list[Path]:
+def _source_paths(source: str) -> list[Path]:
     if source == SAMPLE:
-        return [_sample()]
+        return [_sample_path()]
     path = user_folders.expand_home(Path(source))
     if path.is_dir():
-        return _in_folder(path)
-    return [path] if path.exists() else _matches(source, path)
+        return _paths_in_folder(path)
+    return [path] if path.exists() else _paths_of_pattern(source, path)
 
 
-def _sample() -> Path:
+def _sample_path() -> Path:
     path = bundled.path(_SAMPLE_FILE)
     if not path.exists():
         raise MissingError(f"{path}: the sample posts are not there; scripts/make-sample makes them")
     return path
 
 
-def _in_folder(folder: Path) -> list[Path]:
+def _paths_in_folder(folder: Path) -> list[Path]:
     paths = [path for path in sorted(folder.iterdir()) if path.is_file() and _suffix(path)]
     if not paths:
         raise InputError(f"{folder}: no posts in this folder; looked for {_known_suffixes()}")
     return paths
 
 
-def _matches(source: str, pattern: Path) -> list[Path]:
-    # Not Path.glob: it refuses absolute patterns.
-    found = (Path(name) for name in sorted(glob.glob(str(pattern), recursive=True)))  # noqa: PTH207
-    paths = [path for path in found if path.is_file() and not path.name.endswith(_SIDECAR)]
+def _paths_of_pattern(source: str, pattern: Path) -> list[Path]:
+    # Path.glob refuses absolute patterns.
+    matches = (Path(name) for name in sorted(glob.glob(str(pattern), recursive=True)))  # noqa: PTH207
+    paths = [path for path in matches if path.is_file() and not path.name.endswith(_SIDECAR_SUFFIX)]
     if not paths:
         what = "no file matches this pattern" if glob.has_magic(source) else "no such file"
         raise InputError(f"{source}: {what}; --from takes '{SAMPLE}', a file, a folder, or a quoted pattern of files")
@@ -159,34 +167,35 @@ def _matches(source: str, pattern: Path) -> list[Path]:
 
 def _suffix(path: Path) -> str | None:
     name = path.name.lower()
-    if name.endswith(_SIDECAR) or name.startswith("."):
+    if name.endswith(_SIDECAR_SUFFIX) or name.startswith("."):
         return None
-    return next((suffix for suffix in (*_FORMATS, _DUMP) if name.endswith(suffix)), None)
+    return next((suffix for suffix in (*_FORMATS, _DUMP_SUFFIX) if name.endswith(suffix)), None)
 
 
 def _known_suffixes() -> str:
-    return ", ".join(f"*{suffix}" for suffix in (*_FORMATS, _DUMP))
+    return ", ".join(f"*{suffix}" for suffix in (*_FORMATS, _DUMP_SUFFIX))
 
 
-def _posts_file(path: Path, names: Mapping[str, str], absent: tuple[str, ...] = ()) -> PostsFile:
+def _inspect_file(path: Path, names: Mapping[str, str], absent: tuple[str, ...] = ()) -> PostsFile:
     suffix = _suffix(path)
     if suffix is None:
         raise InputError(f"{path}: not a kind of file that can be read; convert it to one of {_known_suffixes()}")
     format = _FORMATS[suffix]
     columns = [(name, type) for name, type in headers.read_columns(path, format) if name not in absent]
-    file = PostsFile(path, format, columns, dict(_own_names(names, format)))
+    file = PostsFile(path, format, columns, dict(_normalize_names(names, format)))
     for column in dict.fromkeys((*REQUIRED_COLUMNS, *names)):
         if not file.source(column):
-            raise InputError(_lacking(file, column))
+            raise InputError(_missing_column_message(file, column))
     return file
 
 
-def _own_names(names: Mapping[str, str], format: Format) -> Iterator[tuple[str, str]]:
+def _normalize_names(names: Mapping[str, str], format: Format) -> Iterator[tuple[str, str]]:
+    """Yield `names` with the file's names in the case in which `read_columns` returns them."""
     for ours, theirs in names.items():
         yield ours, theirs if format == "NDJSON" else theirs.lower()
 
 
-def _lacking(file: PostsFile, column: str) -> str:
+def _missing_column_message(file: PostsFile, column: str) -> str:
     has = textwrap.shorten(", ".join(name for name, _ in file.columns), 200, placeholder=" ...")
     if column in file.names:
         return f"{file.path}: no column '{file.names[column]}', which --map {column}= names; it has {has}"

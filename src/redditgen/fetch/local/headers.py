@@ -1,4 +1,4 @@
-"""The columns that a file of posts has, found without reading all of it."""
+"""Finds the columns of a file of posts without reading all of it, and the line that makes a file unreadable."""
 
 import contextlib
 import csv
@@ -20,34 +20,34 @@ from redditgen.files.text import not_utf8_error
 Format = Literal["Parquet", "CSV", "NDJSON"]
 
 
-# NDJSON has no header: a column is there if one of the first lines has its key.
-_LINES_LOOKED_AT = 1000
+# NDJSON has no header: its columns are the keys of its first lines.
+_INSPECTED_LINES = 1000
 
-# EOFError: a gzip file that is cut off; zlib.error: one that is damaged.
+# gzip raises EOFError for a truncated file, and zlib.error for a damaged one.
 _UNREADABLE = (OSError, EOFError, zlib.error)
 
-# Names with DuckDB's types.
+# Pairs of a column's name and its DuckDB type.
 Columns = list[tuple[str, str]]
 
 
 def read_columns(path: Path, format: Format) -> Columns:
-    """The columns in the file's order; the names in lower case, but for NDJSON's keys, where case counts.
+    """Return the columns in the file's order, with names in lower case, except NDJSON's, which are case-sensitive.
 
     Raises InputError where the file can't be read.
     """
     import duckdb
 
-    read = {"Parquet": _parquet, "CSV": _csv, "NDJSON": _ndjson}[format]
+    reader = {"Parquet": _parquet_columns, "CSV": _csv_columns, "NDJSON": _ndjson_columns}[format]
     try:
-        return read(path)
-    # ValueError: what the UTF-8 decoder raises, and int() for thousands of digits.
+        return reader(path)
+    # The UTF-8 decoder raises ValueError, and so does int() for thousands of digits.
     except (*_UNREADABLE, ValueError, csv.Error, duckdb.Error) as error:
         if isinstance(error, UnicodeDecodeError):
             refuse_not_utf8(path)
         raise InputError(f"{path}: can't be read as {format}: {short_message(error)}") from error
 
 
-def _parquet(path: Path) -> Columns:
+def _parquet_columns(path: Path) -> Columns:
     with duckdb_connection.connect_offline() as connection:
         result = duckdb_connection.execute(
             connection, "SELECT * FROM read_parquet(?) LIMIT 0", [glob.escape(str(path))]
@@ -55,46 +55,47 @@ def _parquet(path: Path) -> Columns:
         return [(name.lower(), str(type)) for name, type, *_ in result.description or []]
 
 
-def _csv(path: Path) -> Columns:
+def _csv_columns(path: Path) -> Columns:
     with TextIOWrapper(_open(path), encoding="utf-8-sig", newline="") as file:
         header = next(csv.reader(file), [])
     if not header:
         raise InputError(f"{path}: empty: no header line; the first line must name the columns subreddit and title")
-    return _text(name.strip().lower() for name in header)
+    return _as_varchar(name.strip().lower() for name in header)
 
 
-def _ndjson(path: Path) -> Columns:
+def _ndjson_columns(path: Path) -> Columns:
     keys: dict[str, None] = {}
     with _open(path) as file:
-        for number, line in enumerate(itertools.islice(file, _LINES_LOOKED_AT), start=1):
-            keys |= dict.fromkeys(_keys(line, f"{path}: line {number}"))
+        for number, line in enumerate(itertools.islice(file, _INSPECTED_LINES), start=1):
+            keys |= dict.fromkeys(_parse_keys(line, f"{path}: line {number}"))
     if not keys:
         raise InputError(f"{path}: empty: no posts; NDJSON has one JSON object a line")
-    return _text(keys)
+    return _as_varchar(keys)
 
 
-def _text(names: Iterable[str]) -> Columns:
+def _as_varchar(names: Iterable[str]) -> Columns:
     return [(name, "VARCHAR") for name in names]
 
 
 def refuse_not_utf8(path: Path) -> None:
-    """Raise InputError, if the file can be read once more, for the first line that is not UTF-8."""
+    """Raise InputError that names the first line that is not UTF-8; return where the file can't be read again."""
     with contextlib.suppress(*_UNREADABLE), _open(path) as lines:
         raise not_utf8_error(path, lines)
 
 
 def refuse_line(path: Path, near: int) -> None:
-    """Raise InputError for the line of NDJSON that is no post, near the one that DuckDB names, if there is one.
+    """Raise InputError for the NDJSON line that is not a JSON object, at or just before DuckDB's line number `near`.
 
-    DuckDB does not count blank lines, and where a line is no JSON it names the one behind.
+    DuckDB does not count blank lines, and where a line is not JSON it names the next one. Returns where both lines are
+    valid or the file can't be read again.
     """
     with contextlib.suppress(*_UNREADABLE), _open(path) as file:
-        filled = ((number, line) for number, line in enumerate(file, start=1) if line.strip())
-        for number, line in itertools.islice(filled, max(0, near - 2), near):
-            _keys(line, f"{path}: line {number}")
+        nonblank = ((number, line) for number, line in enumerate(file, start=1) if line.strip())
+        for number, line in itertools.islice(nonblank, max(0, near - 2), near):
+            _parse_keys(line, f"{path}: line {number}")
 
 
-def _keys(line: bytes, where: str) -> Iterable[str]:
+def _parse_keys(line: bytes, where: str) -> Iterable[str]:
     try:
         post = json.loads(line.rstrip(b"\r\n").decode("utf-8-sig")) if line.strip() else {}
     except json.JSONDecodeError as error:

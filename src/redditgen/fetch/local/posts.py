@@ -1,4 +1,9 @@
-"""The local engine: runs queries with DuckDB over files of posts, without a network."""
+"""Runs queries with DuckDB over local files of posts, without a network.
+
+Each file becomes a view with redditgen's columns (redditgen.fetch.local.views), and the query is translated to DuckDB's
+dialect. DuckDB reads and judges the posts once: the result is kept in a temporary table for later queries. Files that
+DuckDB refuses for half a surrogate pair or for long lines are read again in a way that it accepts.
+"""
 
 import os
 import re
@@ -28,37 +33,39 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-_MEMORY = "700MB"  # beyond it DuckDB writes to the temporary folder; Python and what DuckDB does not count come on top
-_THREADS = 8  # the most that get along with that
-# What DuckDB says of a line that is longer than it expects; in CSV it misses the quote that ends a long value.
-_TOO_LONG = ("maximum_object_size", "Maximum line size", "unterminated quote")
-_LINE = re.compile(r" in line ([0-9]+)")
+# Above this, DuckDB writes to the temporary folder. Python and what DuckDB does not count come on top of it.
+_MEMORY = "700MB"
+_THREADS = 8  # the most for which this memory is enough
+# Parts of DuckDB's messages for a line above its limit; in a long CSV value it misses the closing quote.
+_LONG_LINE_ERRORS = ("maximum_object_size", "Maximum line size", "unterminated quote")
+_LINE_NUMBER = re.compile(r" in line ([0-9]+)")
 
-# Its own bar goes to standard output; without one DuckDB does not say how far it is.
+# DuckDB reports its progress only where its own bar is enabled, and prints the bar to standard output by default.
 _OPTIONS = "SET TimeZone = 'UTC'; SET enable_progress_bar = true; SET enable_progress_bar_print = false"
 
 _ROWS_AT_ONCE = 10_000
 
-_QUICK = 2.0  # seconds in which a query needs no bar
-_LOOK = 0.5
+_BAR_DELAY = 2.0  # seconds before a query gets a progress bar
+_BAR_INTERVAL = 0.5  # seconds between updates of the bar
 
 
 class LocalPosts:
-    """Files of posts as tables of fh-bigquery.reddit_posts, named for the month in a file's name, or for the file.
+    """Local files of posts as tables of fh-bigquery.reddit_posts, to be used in a `with` block.
 
-    Use it in a `with` block. With `months`, queries of the report's table read those of this range instead.
+    A table is named for the month in its files' names, or for the file. With `months`, queries of the report's table
+    read the tables of this range instead.
     """
 
     def __init__(self, files: Sequence[PostsFile], *, months: str | None = None) -> None:
         self._files = files
-        self._range = TableChoice.from_options(months=months)
-        self._tables: dict[str, list[int]] = defaultdict(list)
+        self._table_choice = TableChoice.from_options(months=months)
+        self._tables: dict[str, list[int]] = defaultdict(list)  # by table, the numbers of its files in `files`
         for number, file in enumerate(files):
             self._tables[file.table].append(number)
         self._views: set[str] = set()
-        self._mended: dict[int, Path] = {}
-        self._long_lines = False
-        self._kept: tuple[str, dict[str, Any]] | None = None
+        self._repaired: dict[int, Path] = {}  # by the file's number, a copy without halves of surrogate pairs
+        self._long_lines = False  # whether DuckDB's limits on the length of a line are raised
+        self._materialized: tuple[str, dict[str, Any]] | None = None  # SQL and parameters of the temporary table
         self._folder = TemporaryDirectory(prefix="redditgen-")
         self._connection = duckdb_connection.connect_offline(**self._config())
         self._thread = ThreadPoolExecutor(max_workers=1)
@@ -73,12 +80,12 @@ class LocalPosts:
 
     @property
     def table(self) -> str:
-        """What titles.sql is to read: all tables, or the one that stands for the range of months."""
-        return REPORT_TABLE if self._range.months else f"{DATASET}.*"
+        """The table that titles.sql reads: a wildcard for all, or REPORT_TABLE, which `run` replaces with --months."""
+        return REPORT_TABLE if self._table_choice.months else f"{DATASET}.*"
 
     @property
     def columns(self) -> frozenset[str]:
-        """The columns that one of the files has, and id, for which the place in the file stands if need be."""
+        """The columns that any of the files has, and id; in a file without one, a post's place in it is its id."""
         return frozenset({"id"}.union(*map(views.available_columns, self._files)))
 
     counts_rules = True
@@ -88,7 +95,7 @@ class LocalPosts:
         return [file.path for file in self._files]
 
     def facts(self) -> dict[str, Any]:
-        """What a sidecar tells of the source."""
+        """Return what the sidecar records about the source: each file with its format, table and column names."""
         return {
             "files": [
                 {"file": str(file.path), "format": file.format, "table": file.table, "map": dict(file.names)}
@@ -97,113 +104,117 @@ class LocalPosts:
         }
 
     def run(self, sql: str, parameters: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
-        """The rows of one SELECT in BigQuery Standard SQL."""
-        values = {**parameters, **self._range.suffixes}
-        translated = translate(self._range.put_into(sql), self._tables, keep=JUDGED_POSTS)
-        with self._own_errors():
+        """Yield the rows of one SELECT in BigQuery Standard SQL; `parameters` are the values of its @names.
+
+        Raises InputError where the query or a file can't be read, or the temporary folder has no room.
+        """
+        values = {**parameters, **self._table_choice.suffixes}
+        translated = translate(self._table_choice.put_into(sql), self._tables, keep=JUDGED_POSTS)
+        with self._map_errors():
             for view in translated.views:
-                self._make_view(view)
+                self._create_view(view)
             if translated.kept:
-                self._keep(translated.kept, values)
-            rows = self._again(lambda: self._start(translated.sql, values))
+                self._materialize(translated.kept, values)
+            rows = self._with_workarounds(lambda: self._execute_and_fetch(translated.sql, values))
             while rows:
                 yield from rows
-                rows = self._in_thread(self._next)
+                rows = self._run_in_thread(self._fetch_rows)
 
-    def _keep(self, sql: str, values: Mapping[str, Any]) -> None:
-        """Make the table that several queries read, unless the last one has made it: posts are read and judged once."""
-        used = _used(sql, values)
-        if self._kept == (sql, used):
+    def _materialize(self, sql: str, values: Mapping[str, Any]) -> None:
+        """Create the temporary table that several queries read, unless the last one read the same table."""
+        used = _used_parameters(sql, values)
+        if self._materialized == (sql, used):
             return
-        self._kept = None
-        self._again(lambda: self._execute(f"CREATE OR REPLACE TEMP TABLE {JUDGED_POSTS} AS {sql}", used))
-        self._kept = (sql, used)
+        self._materialized = None
+        self._with_workarounds(lambda: self._execute(f"CREATE OR REPLACE TEMP TABLE {JUDGED_POSTS} AS {sql}", used))
+        self._materialized = (sql, used)
 
-    def _start(self, sql: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-        self._execute(sql, _used(sql, values))
-        return self._next()
+    def _execute_and_fetch(self, sql: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        self._execute(sql, _used_parameters(sql, values))
+        return self._fetch_rows()
 
     def _execute(self, sql: str, values: Mapping[str, Any]) -> "DuckDBPyConnection":
         return self._connection.execute(sql, dict(values))
 
-    def _next(self) -> list[tuple[Any, ...]]:
+    def _fetch_rows(self) -> list[tuple[Any, ...]]:
         return self._connection.fetchmany(_ROWS_AT_ONCE)
 
-    def _again(self, work: Callable[[], _T]) -> _T:
-        """Do it, and once more after each obstacle in a file that can be got round."""
+    def _with_workarounds(self, work: Callable[[], _T]) -> _T:
+        """Run `work`, and again after each error in a file for which there is a workaround."""
         import duckdb
 
         while True:
             try:
-                return self._in_thread(work)
+                return self._run_in_thread(work)
             except duckdb.InvalidInputException as error:
-                if not self._got_round(str(error)):
+                if not self._work_around(str(error)):
                     raise
 
-    def _got_round(self, message: str) -> bool:
+    def _work_around(self, message: str) -> bool:
+        """Change how files are read so that DuckDB's error does not recur; return False where nothing can be done."""
         if "surrogate in string" in message:
-            return self._mend(message)
-        if self._long_lines or not any(words in message for words in _TOO_LONG):
+            return self._repair_surrogates(message)
+        if self._long_lines or not any(words in message for words in _LONG_LINE_ERRORS):
             return False
         self._long_lines = True
-        duckdb_connection.execute(self._connection, "SET threads = 1")
-        self._make_views_anew()
+        duckdb_connection.execute(self._connection, "SET threads = 1")  # each thread's buffer is then large
+        self._recreate_views()
         return True
 
-    def _mend(self, message: str) -> bool:
-        number = self._culprit(message)
-        if number is None or number in self._mended:
+    def _repair_surrogates(self, message: str) -> bool:
+        number = self._file_in_message(message)
+        if number is None or number in self._repaired:
             return False
-        self._mended[number] = Path(self._folder.name) / f"{number}.ndjson"
-        surrogates.copy_without_surrogates(self._files[number].path, self._mended[number])
-        self._make_views_anew()
+        self._repaired[number] = Path(self._folder.name) / f"{number}.ndjson"
+        surrogates.copy_without_surrogates(self._files[number].path, self._repaired[number])
+        self._recreate_views()
         return True
 
-    def _make_views_anew(self) -> None:
-        made, self._views = self._views, set()
-        for name in made:
-            self._make_view(name)
+    def _recreate_views(self) -> None:
+        names, self._views = self._views, set()
+        for name in names:
+            self._create_view(name)
 
-    def _make_view(self, name: str) -> None:
+    def _create_view(self, name: str) -> None:
         if name in self._views:
             return
         if name.endswith("*"):
             names = matching_tables(name, self._tables)
-            for one in names:
-                self._make_view(one)
+            for table in names:
+                self._create_view(table)
             sql = views.wildcard_view(name, names)
         else:
-            sql = views.union_all(self._select(number) for number in self._tables[name])
+            sql = views.union_all(self._select_from_file(number) for number in self._tables[name])
         view = f"{SCHEMA}.{views.quote_identifier(name)}"
         duckdb_connection.execute(self._connection, f"CREATE OR REPLACE VIEW {view} AS {sql}")
         self._views.add(name)
 
-    def _select(self, number: int) -> str:
+    def _select_from_file(self, number: int) -> str:
         return views.select_from_file(
-            self._files[number], number, instead=self._mended.get(number), long_lines=self._long_lines
+            self._files[number], number, instead=self._repaired.get(number), long_lines=self._long_lines
         )
 
-    def _in_thread(self, work: Callable[[], _T]) -> _T:
-        # DuckDB, called from the main thread, misses every other Ctrl-C until the query ends.
-        result = self._thread.submit(work)
+    def _run_in_thread(self, work: Callable[[], _T]) -> _T:
+        # DuckDB called from the main thread misses every second Ctrl-C until the query ends.
+        future = self._thread.submit(work)
         try:
-            done, _ = wait([result], timeout=_QUICK)
-            return result.result() if done else self._with_progress(result)
+            finished, _ = wait([future], timeout=_BAR_DELAY)
+            return future.result() if finished else self._wait_with_progress(future)
         except KeyboardInterrupt:
             self._connection.interrupt()
             raise
 
-    def _with_progress(self, result: "Future[_T]") -> _T:
+    def _wait_with_progress(self, future: "Future[_T]") -> _T:
         with Progress("querying posts", unit="%", total=100) as progress:
             shown = 0
-            while not wait([result], timeout=_LOOK).done:
-                done = max(shown, int(self._connection.query_progress()))
-                progress.update(done - shown)
-                shown = done
-            return result.result()
+            while not wait([future], timeout=_BAR_INTERVAL).done:
+                percent = max(shown, int(self._connection.query_progress()))
+                progress.update(percent - shown)
+                shown = percent
+            return future.result()
 
     @contextmanager
-    def _own_errors(self) -> Iterator[None]:
+    def _map_errors(self) -> Iterator[None]:
         import duckdb
 
         try:
@@ -216,27 +227,27 @@ class LocalPosts:
         except (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException) as error:
             raise InputError(f"the query can't be run: {short_message(error)}") from error
         except duckdb.Error as error:
-            raise self._unreadable(error) from error
+            raise self._unreadable_error(error) from error
 
-    def _unreadable(self, error: Exception) -> InputError:
-        """Of the file that DuckDB complains of; of all of them where it does not say."""
-        words, number = short_message(error), self._culprit(str(error))
+    def _unreadable_error(self, error: Exception) -> InputError:
+        """Return the error that names the file DuckDB could not read, or all files where DuckDB names none."""
+        words, number = short_message(error), self._file_in_message(str(error))
         if number is None:
             return InputError(f"{', '.join(str(file.path) for file in self._files)}: can't be read: {words}")
         path = self._files[number].path
         if self._files[number].format == "CSV" and "not utf-8" in words:
             refuse_not_utf8(path)
-        if self._files[number].format == "NDJSON" and (line := _LINE.search(str(error))):
+        if self._files[number].format == "NDJSON" and (line := _LINE_NUMBER.search(str(error))):
             refuse_line(path, int(line[1]))
         return InputError(f"{path}: can't be read: {words.replace(str(self._read_path(number)), str(path))}")
 
-    def _culprit(self, message: str) -> int | None:
-        """The file that is named in a message: of a.json and a.json.gz the longer name."""
-        named = {str(self._read_path(number)): number for number in range(len(self._files))}
-        return named.get(max((name for name in named if name in message), key=len, default=""))
+    def _file_in_message(self, message: str) -> int | None:
+        """Return the number of the file that a message names; of a.json and a.json.gz, the longer name."""
+        numbers = {str(self._read_path(number)): number for number in range(len(self._files))}
+        return numbers.get(max((name for name in numbers if name in message), key=len, default=""))
 
     def _read_path(self, number: int) -> Path:
-        return self._mended.get(number, self._files[number].path)
+        return self._repaired.get(number, self._files[number].path)
 
     def __enter__(self) -> Self:
         return self
@@ -249,5 +260,5 @@ class LocalPosts:
         self._folder.cleanup()
 
 
-def _used(sql: str, values: Mapping[str, Any]) -> dict[str, Any]:
+def _used_parameters(sql: str, values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if f"${name}" in sql}

@@ -1,1 +1,1 @@
-"""The query in BigQuery Standard SQL, its columns and tables, and its translation for DuckDB."""
+"""The query in BigQuery Standard SQL, its columns and tables, and its translation to DuckDB's SQL."""

@@ -1,9 +1,9 @@
 """The columns of Reddit posts, with BigQuery's types.
 
-fh-bigquery.reddit_posts has all but removed_by_category, subreddit_type and promoted.
+The tables of fh-bigquery.reddit_posts have all of them except removed_by_category, subreddit_type and promoted.
 """
 
-_OF_TYPE = {
+_NAMES_BY_TYPE = {
     "STRING": (
         *("subreddit", "author", "domain", "url", "title", "selftext", "id", "from_kind", "from_", "thumbnail"),
         *("subreddit_id", "link_flair_css_class", "author_flair_css_class", "from_id", "permalink", "name"),
@@ -13,11 +13,11 @@ _OF_TYPE = {
     "BOOL": ("saved", "stickied", "over_18", "hide_score", "archived", "is_self", "quarantine", "promoted"),
 }
 
-COLUMN_TYPES = {name: type for type, names in _OF_TYPE.items() for name in names}
+COLUMN_TYPES = {name: type for type, names in _NAMES_BY_TYPE.items() for name in names}
 
 REQUIRED_COLUMNS = ("subreddit", "title")
 
-# What marks a post as one to leave out.
+# Columns that can mark a post as one to leave out.
 FLAG_COLUMNS = ("over_18", "quarantine", "removed_by_category", "promoted", "subreddit_type")
 
 
@@ -27,4 +27,7 @@ DUMP_COLUMN_TYPES = {
     **dict.fromkeys(("over_18", "quarantine", "promoted", "is_self", "stickied"), "BOOLEAN"),
     **dict.fromkeys(("removed_by_category", "subreddit_type", "domain", "link_flair_text"), "VARCHAR"),
 }
-"""The columns and DuckDB's types for them; NULL where a line lacks the key or holds what is not of the type."""
+"""The columns kept of a dump or of Arctic Shift's posts, with DuckDB's types.
+
+A value is NULL where a line lacks the key or holds a value of another type.
+"""

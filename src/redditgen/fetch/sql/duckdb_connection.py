@@ -1,4 +1,4 @@
-"""DuckDB that keeps off the network, and ends as the rest does at Ctrl-C."""
+"""Connections to DuckDB that make no network requests and raise KeyboardInterrupt at Ctrl-C."""
 
 import re
 from collections.abc import Sequence
@@ -9,7 +9,10 @@ if TYPE_CHECKING:
 
 
 def connect_offline(**config: Any) -> "DuckDBPyConnection":
-    """A connection that neither installs nor loads an extension by itself."""
+    """Return a connection to a new in-memory database that neither installs nor loads extensions by itself.
+
+    `config` holds further settings of DuckDB.
+    """
     import duckdb
 
     config = {"autoinstall_known_extensions": False, "autoload_known_extensions": False} | config
@@ -17,7 +20,10 @@ def connect_offline(**config: Any) -> "DuckDBPyConnection":
 
 
 def execute(connection: "DuckDBPyConnection", sql: str, parameters: Sequence[str] = ()) -> "DuckDBPyConnection":
-    """Execute a short statement in the main thread, where DuckDB makes a RuntimeError of Ctrl-C."""
+    """Execute a short statement in the main thread, where DuckDB raises RuntimeError at Ctrl-C.
+
+    Raises KeyboardInterrupt instead.
+    """
     try:
         return connection.execute(sql, parameters)
     except RuntimeError as error:
@@ -26,11 +32,15 @@ def execute(connection: "DuckDBPyConnection", sql: str, parameters: Sequence[str
         raise
 
 
+# What precedes advice and context in DuckDB's messages.
 _ADVICE = re.compile(r"\n+(?:Possible |Try |Column |LINE |  file = )|\n Try increasing ")
 
 
 def short_message(error: Exception) -> str:
-    """What a reader complains of, on one line, without DuckDB's advice on options that redditgen's user can't set."""
+    """Return the message of a DuckDB error on one line of about 300 characters at most.
+
+    DuckDB's advice on options is cut off, since users of redditgen can't set them.
+    """
     words = " ".join(_ADVICE.split(str(error), maxsplit=1)[0].split())
-    # DuckDB says where first and what last; between them stands the record, which can be long.
+    # DuckDB names the place first and the cause last; between them it quotes the record, which can be long.
     return words if len(words) < 300 else f"{words[:150]} ... {words[-150:]}"

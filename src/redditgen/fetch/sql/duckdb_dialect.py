@@ -1,4 +1,4 @@
-"""BigQuery Standard SQL made DuckDB's, which reads views of the schema `tables` where BigQuery reads tables."""
+"""Translates BigQuery Standard SQL to DuckDB's dialect; BigQuery's tables become views in the schema `tables`."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -14,91 +14,98 @@ if TYPE_CHECKING:
 DATASET = REPORT_TABLE.rpartition(".")[0]
 SCHEMA = "tables"
 
-_NAMED = 20  # tables in a message
+_MAX_LISTED = 20  # tables named in a message
 
 
 @dataclass(frozen=True)
 class TranslatedQuery:
-    """DuckDB's SQL; that of a table that it reads besides, if it was cut out; the names of the views of both."""
+    """A query in DuckDB's dialect, and the views that it reads."""
 
     sql: str
     kept: str
+    """The SELECT of the table that was cut out of the query and that `sql` reads; empty where there is none."""
     views: tuple[str, ...]
+    """The names of the views that `sql` and `kept` read."""
 
 
 def translate(sql: str, tables: Collection[str], *, keep: str = "") -> TranslatedQuery:
-    """One SELECT for DuckDB; `tables` are those of the dataset.
+    """Translate one SELECT to DuckDB's dialect; `tables` are the names of the tables that the dataset has.
 
-    A common table expression of the name `keep`, with those before it, is cut out to become a table of that name.
-    Raises InputError where the query is not one SELECT, or reads a table that is not there.
+    The common table expression named `keep`, with those before it, is cut out of the query: the caller creates a table
+    of that name from it. Raises InputError where the query is not one SELECT, or reads a table that does not exist.
     """
     tree = parse_select(sql)
-    views = _read_views(tree, tables)
-    _mend(tree)
-    kept = _cut(tree, keep)
-    return TranslatedQuery(_written(tree), kept, tuple(dict.fromkeys(views)))
+    views = _redirect_to_views(tree, tables)
+    _adapt_to_duckdb(tree)
+    kept = _cut_out(tree, keep)
+    return TranslatedQuery(_to_duckdb_sql(tree), kept, tuple(dict.fromkeys(views)))
 
 
 def matching_tables(pattern: str, tables: Collection[str]) -> list[str]:
-    """The names of the tables that one name, or a wildcard such as 20*, stands for."""
+    """Return the names of the tables that `pattern`, a name or a wildcard such as 20*, matches."""
     if not pattern.endswith("*"):
         return [pattern] if pattern in tables else []
     return sorted(name for name in tables if name.startswith(pattern[:-1]))
 
 
-def _read_views(tree: "exp.Query", tables: Collection[str]) -> list[str]:
-    """Make the tables views of the same names, which are given back."""
+def _redirect_to_views(tree: "exp.Query", tables: Collection[str]) -> list[str]:
+    """Replace each table in the query by the view of the same name, in place; return the views' names."""
     from sqlglot import exp
 
-    expressions = {cte.alias_or_name.casefold() for cte in tree.find_all(exp.CTE)}
+    cte_names = {cte.alias_or_name.casefold() for cte in tree.find_all(exp.CTE)}
     views = []
     for table in tree.find_all(exp.Table):
-        if not table.db and table.name.casefold() in expressions:
+        if not table.db and table.name.casefold() in cte_names:
             continue
         dataset, _, name = ".".join(part.name for part in table.parts).rpartition(".")
         if dataset != DATASET or not matching_tables(name, tables):
-            raise InputError(f"the query reads {dataset}.{name}, but {_there(tables)}".replace(" .", " "))
+            raise InputError(f"the query reads {dataset}.{name}, but {_tables_text(tables)}".replace(" .", " "))
         table.set("catalog", None)
         table.set("db", exp.to_identifier(SCHEMA))
         views.append(name)
     return views
 
 
-def _there(tables: Collection[str]) -> str:
+def _tables_text(tables: Collection[str]) -> str:
     names = sorted(tables)
-    listed = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+    listed = ", ".join(names[:_MAX_LISTED]) + (
+        f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+    )
     return f"the local tables are {listed}; write `{DATASET}.{names[0]}`, or `{DATASET}.*` for all"
 
 
-def _mend(tree: "exp.Query") -> None:
-    """Put what DuckDB does exactly, or faster, in place of what sqlglot would make of it."""
+def _adapt_to_duckdb(tree: "exp.Query") -> None:
+    """Replace, in place, expressions that sqlglot would translate to inexact or slow ones."""
     from sqlglot import exp
 
-    # BigQuery lets an engine approximate; DuckDB's sketch is another than Google's, and gives other top subreddits.
+    # DuckDB's approximate count differs from Google's and would select other top subreddits; so the count is exact.
     for approximate in list(tree.find_all(exp.ApproxDistinct)):
         approximate.replace(exp.Count(this=exp.Distinct(expressions=[approximate.this])))
-    # sqlglot makes a search through the list of it for each row.
-    for among in list(tree.find_all(exp.In)):
-        if isinstance(unnest := among.args.get("unnest"), exp.Unnest):
+    # sqlglot would translate IN UNNEST(list) to a search through the list for each row.
+    for membership in list(tree.find_all(exp.In)):
+        if isinstance(unnest := membership.args.get("unnest"), exp.Unnest):
             items = exp.select(exp.Anonymous(this="UNNEST", expressions=[unnest.expressions[0].copy()]))
-            among.replace(exp.In(this=among.this.copy(), query=items.subquery()))
+            membership.replace(exp.In(this=membership.this.copy(), query=items.subquery()))
 
 
-def _cut(tree: "exp.Query", name: str) -> str:
-    """Cut a common table expression and those before it out of the query; the SQL of its rows, or ''."""
+def _cut_out(tree: "exp.Query", name: str) -> str:
+    """Remove the common table expression `name` and those before it from the query; return the SELECT of its rows.
+
+    Returns '' where the query has no such expression.
+    """
     names = [cte.alias for cte in tree.ctes]
     if name not in names:
         return ""
-    place = names.index(name)
-    before, last, behind = tree.ctes[:place], tree.ctes[place], tree.ctes[place + 1 :]
+    index = names.index(name)
+    before, last, after = tree.ctes[:index], tree.ctes[index], tree.ctes[index + 1 :]
     rows = last.this.copy()
     for cte in before:
         rows = rows.with_(cte.alias, as_=cte.this.copy(), copy=False)
-    tree.args["with_"].set("expressions", behind)
-    if not behind:
+    tree.args["with_"].set("expressions", after)
+    if not after:
         tree.set("with_", None)
-    return _written(rows)
+    return _to_duckdb_sql(rows)
 
 
-def _written(tree: "exp.Query") -> str:
+def _to_duckdb_sql(tree: "exp.Query") -> str:
     return tree.sql(dialect="duckdb", identify=True, comments=False)

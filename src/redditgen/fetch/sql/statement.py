@@ -1,4 +1,4 @@
-"""What may be sent to BigQuery: one SELECT; the tables that it reads, its parameters with their types."""
+"""Parses BigQuery SQL with sqlglot: checks that a query is one SELECT, and lists the tables that it reads."""
 
 import re
 from typing import TYPE_CHECKING
@@ -9,11 +9,14 @@ from redditgen.runtime.library_logs import loggers_silenced
 if TYPE_CHECKING:
     from sqlglot import exp
 
-_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_ANSI_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def parse_select(sql: str) -> "exp.Query":
-    """The parsed text; raises InputError unless it is one SELECT, since anything else could change or cost more."""
+    """Return the parsed query.
+
+    Raises InputError unless it is exactly one SELECT: any other statement could change data or cost more.
+    """
     import sqlglot
     from sqlglot import exp
 
@@ -28,7 +31,7 @@ def parse_select(sql: str) -> "exp.Query":
 
 
 def tables_in_query(tree: "exp.Query") -> list[str]:
-    """The names of the tables, project and dataset in them, in the order of the alphabet."""
+    """Return the names of the tables that a query reads, with project and dataset, in alphabetical order."""
     from sqlglot import exp
 
     names = {".".join(part.name for part in table.parts) for table in tree.find_all(exp.Table)}
@@ -36,5 +39,5 @@ def tables_in_query(tree: "exp.Query") -> list[str]:
 
 
 def strip_colours(words: str) -> str:
-    """Words on one line, without colours, in which sqlglot marks the place of an error."""
-    return " ".join(_ANSI.sub("", words).split())
+    """Return a message on one line, without the ANSI colours in which sqlglot marks the place of an error."""
+    return " ".join(_ANSI_COLOUR.sub("", words).split())

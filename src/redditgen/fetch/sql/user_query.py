@@ -1,4 +1,4 @@
-"""A query of the user's own: one SELECT from a file, run as it is written."""
+"""Reads a user's own query: one SELECT in a file, which is run as it is written."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
@@ -15,34 +15,34 @@ from redditgen.settings import FetchSettings
 if TYPE_CHECKING:
     from sqlglot import exp
 
-# Options that are a parameter's value, and nothing else.
-_VALUES = ("min_score", "top_subreddits", "per_subreddit", "min_length", "block", "words")
+# Settings that have no effect except as the value of a @parameter.
+_VALUE_OPTIONS = ("min_score", "top_subreddits", "per_subreddit", "min_length", "block", "words")
 
-# Reddit's names of a post, of which there is one each.
-_UNIQUE = {"id", "name"}
+# Columns whose values are unique to a post.
+_UNIQUE_COLUMNS = {"id", "name"}
 
 
 def read_user_query(path: Path, settings: FetchSettings) -> tuple[Query, list[str]]:
-    """The query with the parameters that it uses of redditgen's; and its orders that leave ties open.
+    """Return the query with the values of its @parameters, and those of its ORDER BY clauses that may leave ties.
 
-    Raises InputError where it is not one SELECT, a column of its result has no name, or a parameter is not known;
-    UsageError where an option is given that it does not use.
+    Raises InputError where it is not one SELECT, columns of its result lack a name or share one, or a parameter is
+    unknown; UsageError where an option is given whose @parameter it does not use.
     """
-    sql = _text(path)
+    sql = _read_text(path)
     try:
         tree = parse_select(sql)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    columns = _columns(tree, path)
-    return Query(sql, _parameters(tree, settings, path), columns), list(dict.fromkeys(_open_orders(tree)))
+    columns = _result_columns(tree, path)
+    return Query(sql, _used_parameters(tree, settings, path), columns), list(dict.fromkeys(_orders_with_ties(tree)))
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     with open_text(path, made_by="--sql needs a file with a query") as file:
         return file.read()
 
 
-def _columns(tree: "exp.Query", path: Path) -> tuple[str, ...]:
+def _result_columns(tree: "exp.Query", path: Path) -> tuple[str, ...]:
     names = tuple(tree.named_selects)
     if not all(names) or "*" in names:
         raise InputError(f"{path}: the result's columns need names; list them instead of *, and name each with AS")
@@ -52,7 +52,7 @@ def _columns(tree: "exp.Query", path: Path) -> tuple[str, ...]:
     return names
 
 
-def _parameters(tree: "exp.Query", settings: FetchSettings, path: Path) -> dict[str, query.ParameterValue]:
+def _used_parameters(tree: "exp.Query", settings: FetchSettings, path: Path) -> dict[str, query.ParameterValue]:
     from sqlglot import exp
 
     used = dict.fromkeys(parameter.name for parameter in tree.find_all(exp.Parameter))
@@ -65,60 +65,64 @@ def _parameters(tree: "exp.Query", settings: FetchSettings, path: Path) -> dict[
 
 
 def _refuse_unused(settings: FetchSettings, used: Collection[str], path: Path) -> None:
-    for name in _VALUES:
+    for name in _VALUE_OPTIONS:
         if name not in used and getattr(settings, name) != getattr(FetchSettings, name):
             flag = f"--{name.replace('_', '-')}"
             raise UsageError(f"{flag}: {path} does not use @{name}; write it into the query, or leave out {flag}")
 
 
-def _open_orders(tree: "exp.Query") -> Iterator[str]:
-    """Orders on which the result depends and that, for all that can be seen, do not settle ties."""
+def _orders_with_ties(tree: "exp.Query") -> Iterator[str]:
+    """Yield the orders that the result depends on and that, as far as the text shows, may leave ties."""
     from sqlglot import exp
 
     for window in tree.find_all(exp.Window):
-        if isinstance(window.this, exp.RowNumber) and not _UNIQUE & _keys(window):
-            yield _shown(window)
-    for part in tree.find_all(exp.Query):
-        if (part is tree or part.args.get("limit")) and not _settles(part):
-            yield _shown(part)
+        if isinstance(window.this, exp.RowNumber) and not _UNIQUE_COLUMNS & _order_keys(window):
+            yield _order_text(window)
+    for select in tree.find_all(exp.Query):
+        if (select is tree or select.args.get("limit")) and not _has_no_ties(select):
+            yield _order_text(select)
 
 
-def _settles(part: "exp.Query") -> bool:
-    """Whether the rows can come in one order only, or there is but one row."""
+def _has_no_ties(select: "exp.Query") -> bool:
+    """Return whether the text shows that the rows have only one possible order, or that there is only one row.
+
+    The keys of ORDER BY leave no ties where they include a unique column, the number from a window function with all
+    columns of its PARTITION BY, or all columns of GROUP BY.
+    """
     from sqlglot import exp
 
-    keys = _keys(part)
-    if _UNIQUE & keys or isinstance(part, exp.Subquery):
+    keys = _order_keys(select)
+    if _UNIQUE_COLUMNS & keys or isinstance(select, exp.Subquery):
         return True
-    numbers = [alias for alias in part.root().find_all(exp.Alias) if isinstance(alias.this, exp.Window)]
-    if any({number.alias, *_names(number.this.args.get("partition_by") or ())} <= keys for number in numbers):
+    windows = [alias for alias in select.root().find_all(exp.Alias) if isinstance(alias.this, exp.Window)]
+    if any({window.alias, *_column_names(window.this.args.get("partition_by") or ())} <= keys for window in windows):
         return True
-    group = part.args.get("group")
+    group = select.args.get("group")
     if group is None:
-        return any(_is_sum(column) for column in part.selects)
-    return set(_names(group.expressions)) <= keys
+        return any(_is_total(column) for column in select.selects)
+    return set(_column_names(group.expressions)) <= keys
 
 
-def _is_sum(column: "exp.Expr") -> bool:
-    """Whether it is one value of all rows."""
+def _is_total(column: "exp.Expr") -> bool:
+    """Return whether the column is an aggregate over all rows."""
     from sqlglot import exp
 
     return column.find(exp.AggFunc) is not None and column.find(exp.Window) is None
 
 
-def _keys(part: "exp.Expr") -> set[str]:
-    order = part.args.get("order")
-    return set(_names(ordered.this for ordered in order.expressions)) if order else set()
+def _order_keys(expression: "exp.Expr") -> set[str]:
+    order = expression.args.get("order")
+    return set(_column_names(ordered.this for ordered in order.expressions)) if order else set()
 
 
-def _names(expressions: "Iterable[exp.Expr]") -> Iterator[str]:
-    """The names of plain columns; of anything else, its text."""
+def _column_names(expressions: "Iterable[exp.Expr]") -> Iterator[str]:
+    """Yield the name of each plain column, and the SQL text of each other expression."""
     from sqlglot import exp
 
     for expression in expressions:
         yield expression.name if isinstance(expression, exp.Column) else expression.sql(dialect="bigquery")
 
 
-def _shown(part: "exp.Expr") -> str:
-    order = part.args.get("order")
+def _order_text(expression: "exp.Expr") -> str:
+    order = expression.args.get("order")
     return order.sql(dialect="bigquery").strip() if order else "what has no ORDER BY"

@@ -1,1 +1,1 @@
-"""Files of records or of text to tokens, and which of them are held out."""
+"""Reads files of records or of plain text as tokens, and chooses which of them are held out."""

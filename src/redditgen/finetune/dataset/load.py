@@ -1,8 +1,8 @@
-"""What a run learns from: files of records or of plain text, tokenized, and split into what is trained on and held out.
+"""Loads the dataset of a run: files of records or of plain text, tokenized and split into training and held-out parts.
 
-Each file is what it looks like: text with records in it, a CSV of one column, JSONL of sections, gpt-2-simple's `.npz`
-of tokens, or else plain text. Records are learned one by one. Plain text is one stream; gpt-2-simple takes records as
-such a stream too.
+The suffix and the content of each file decide what it is: text with records in it, a CSV of one column, JSONL of
+sections, gpt-2-simple's `.npz` of tokens, or else plain text. A run is trained on records one by one, and on plain text
+as one stream of tokens; the gpt-2-simple engine takes records as such a stream too.
 """
 
 import logging
@@ -25,15 +25,16 @@ from redditgen.titles.keyword_draws import KeywordPool
 from redditgen.titles.record import SECTIONS, Record
 from redditgen.titles.splits import is_held_out
 
-MAX_HELD_OUT = 2000  # records measured
+MAX_HELD_OUT = 2000  # records that are measured; more are held out, but not kept
 
 _log = logging.getLogger(__name__)
 
 
 def read_dataset(settings: FinetuneSettings, run_info: RunInfo, tokenizer: Tokenizer, context: int) -> Dataset:
-    """Read the settings' dataset for a run with this run info and a model of `context` tokens.
+    """Read the settings' dataset for a run with this run info and a model with a context of `context` tokens.
 
-    Raises MissingError or InputError naming the file, and UsageError where the run learned from another kind of text.
+    Raises MissingError or InputError naming the file, and UsageError where the run was trained on another kind of text
+    or the settings don't fit the kind of this one.
     """
     paths = _training_files(settings)
     are_plain = [not has_records(path, tokenizer) for path in paths]
@@ -44,27 +45,35 @@ def read_dataset(settings: FinetuneSettings, run_info: RunInfo, tokenizer: Token
         other_kind = "plain text" if all(are_plain) else "records"
         raise UsageError(f"{settings.dataset}: is {other_kind}, which run {settings.run} never saw; start another run")
     if all(are_plain):
-        return _of_plain_text(settings, paths, run_info, tokenizer, context)
-    return _of_records(settings, paths, run_info, tokenizer, context)
+        return _plain_text_dataset(settings, paths, run_info, tokenizer, context)
+    return _record_dataset(settings, paths, run_info, tokenizer, context)
 
 
 def read_held_out_records(settings: FinetuneSettings, run_info: RunInfo, tokenizer: Tokenizer) -> list[Record]:
-    """The records that a finetuning by these settings is measured on, as `read_dataset` holds them out."""
-    parts = _RecordSplitter(settings, run_info, tokenizer)
+    """Return the records that finetuning with these settings is measured on, as `read_dataset` holds them out.
+
+    Raises MissingError or InputError naming the file, and UsageError for settings that don't fit the records.
+    """
+    splitter = _RecordSplitter(settings, run_info, tokenizer)
     paths = find_files(settings.val or settings.dataset)
     if not any(map(has_keyword_pools, paths)):
-        _refuse_draws(settings)
+        _refuse_draw_settings(settings)
     if settings.val is None:
         for path in paths:
             if not has_records(path, tokenizer):
                 raise InputError(f"{path}: holds no record to measure on; {MADE_BY}")
-        for _ in parts.kept(track(_records(paths, tokenizer), f"reading {settings.dataset}", unit="records")):
+        for _ in splitter.training_records(
+            track(_read_records(paths, tokenizer), f"reading {settings.dataset}", unit="records")
+        ):
             pass
-    return parts.held_out
+    return splitter.held_out
 
 
 def _training_files(settings: FinetuneSettings) -> list[Path]:
-    """The dataset's files but that of the held-out records, which may stand in the same folder."""
+    """Return the dataset's files without those of --val, which may be in the same folder.
+
+    Raises UsageError where no other file is left.
+    """
     paths = find_files(settings.dataset)
     if settings.val is None:
         return paths
@@ -75,72 +84,75 @@ def _training_files(settings: FinetuneSettings) -> list[Path]:
     return others
 
 
-def _of_plain_text(
+def _plain_text_dataset(
     settings: FinetuneSettings, paths: list[Path], run_info: RunInfo, tokenizer: Tokenizer, context: int
 ) -> Dataset:
     if settings.val:
         raise UsageError(f"--val: {settings.dataset} is plain text, whose end is held out; use --val-fraction")
     if settings.loss_on == LOSS_ON_TITLE:
         raise UsageError(f"--loss-on title: {settings.dataset} is plain text, which has no titles; leave it out")
-    _refuse_draws(settings)
+    _refuse_draw_settings(settings)
     _log.warning("%s: holds no record, so it is learned as plain text", settings.dataset)
     window = min(settings.window, context)
     train, held_out = read_token_streams(settings, paths, tokenizer, window, at_most=MAX_HELD_OUT)
     return Dataset(settings.dataset, train, held_out, replace(run_info, record_tokens=NO_RECORDS, sections=()))
 
 
-def _of_records(
+def _record_dataset(
     settings: FinetuneSettings, paths: list[Path], run_info: RunInfo, tokenizer: Tokenizer, context: int
 ) -> Dataset:
-    parts = _RecordSplitter(settings, run_info, tokenizer)
-    kept = parts.kept(track(_records(paths, tokenizer), f"reading {settings.dataset}", unit="records"))
+    splitter = _RecordSplitter(settings, run_info, tokenizer)
+    train_records = splitter.training_records(
+        track(_read_records(paths, tokenizer), f"reading {settings.dataset}", unit="records")
+    )
     train: Examples | DynamicExamples
     if any(map(has_keyword_pools, paths)):
-        records = tuple(kept)
+        records = tuple(train_records)
         train = DynamicExamples(records, tokenizer, run_info.record_tokens, context, settings.seed, *settings.draws)
     else:
-        _refuse_draws(settings)
-        train = tokenize_records(kept, tokenizer, run_info.record_tokens, context)
-    parts.check(len(train))
-    _warn_of_long(settings, train, context)
-    held_out = tokenize_records(parts.held_out, tokenizer, run_info.record_tokens, context)
-    return Dataset(settings.dataset, train, held_out, parts.run_info(), parts.titles)
+        _refuse_draw_settings(settings)
+        train = tokenize_records(train_records, tokenizer, run_info.record_tokens, context)
+    splitter.check(len(train))
+    _warn_of_cut_records(settings, train, context)
+    held_out = tokenize_records(splitter.held_out, tokenizer, run_info.record_tokens, context)
+    return Dataset(settings.dataset, train, held_out, splitter.run_info(), splitter.titles)
 
 
-def _records(paths: list[Path], tokenizer: Tokenizer) -> Iterator[Record]:
+def _read_records(paths: list[Path], tokenizer: Tokenizer) -> Iterator[Record]:
     return (record for path in paths for record in records_in_file(path, tokenizer))
 
 
 class _RecordSplitter:
-    """Records parted into those to train on and those held out, and counted, while they are read."""
+    """Splits records into those to train on and those held out, and counts them, while they are read."""
 
     def __init__(self, settings: FinetuneSettings, run_info: RunInfo, tokenizer: Tokenizer) -> None:
-        self.held_out: list[Record] = []  # the first of them, with one draw of keywords
-        self.titles: dict[str, None] = {}  # in the order they came
+        self.held_out: list[Record] = []  # the first MAX_HELD_OUT, each with one draw of keywords
+        self.titles: dict[str, None] = {}  # of all records, in the order they were read
         self._settings, self._run_info = settings, run_info
         self._counts: Counter[str] = Counter()
         self._loss_on = LOSS_ON_RECORD if settings.engine == "gpt-2-simple" else settings.loss_on or run_info.loss_on
         self._sections = set(run_info.sections or ())
         self._categories: Counter[str] = Counter()
         self._fraction = 0.0 if settings.val else settings.val_fraction
-        self._texts = frozenset(self._all_of(settings.val, tokenizer) if settings.val else ())
+        self._val_texts = frozenset(self._hold_out_all(settings.val, tokenizer) if settings.val else ())
 
-    def kept(self, records: Iterable[Record]) -> Iterator[Record]:
-        """The records to train on."""
-        for record in self._noted(records):
+    def training_records(self, records: Iterable[Record]) -> Iterator[Record]:
+        """Yield the records to train on; those held out are added to `held_out`."""
+        for record in self._with_titles_collected(records):
             self._sections |= {name for name in SECTIONS if record.has_sections and getattr(record, name) is not None}
             if record.category is not None:
                 self._categories[record.category] += 1
             self._counts["without keywords"] += self._may_lack_keywords(record)
-            if self._is_kept(record):
+            if self._is_for_training(record):
                 yield record
 
     def _may_lack_keywords(self, record: Record) -> bool:
+        """Return whether the record has no keywords, or a draw of them may be empty."""
         return not record.keywords or (isinstance(record, KeywordPool) and self._settings.draws[0] == 0)
 
-    def _is_kept(self, record: Record) -> bool:
-        text = _text(record)
-        if text and text in self._texts:
+    def _is_for_training(self, record: Record) -> bool:
+        text = _deciding_text(record)
+        if text and text in self._val_texts:
             self._counts["in both"] += 1
             return False
         if is_held_out(text, self._fraction, self._settings.seed):
@@ -151,16 +163,17 @@ class _RecordSplitter:
             return self._loss_on != LOSS_ON_TITLE
         return True
 
-    def _all_of(self, path: Path, tokenizer: Tokenizer) -> Iterator[str]:
-        """The texts of the records of --val, each of which is held out."""
+    def _hold_out_all(self, path: Path, tokenizer: Tokenizer) -> Iterator[str]:
+        """Hold out all records of --val, and yield their texts."""
         for file in find_files(path):
             if not has_records(file, tokenizer):
                 raise InputError(f"{file}: holds no record to measure on (--val); {MADE_BY}")
-            for record in self._noted(records_in_file(file, tokenizer)):
+            for record in self._with_titles_collected(records_in_file(file, tokenizer)):
                 self._hold_out(record)
-                yield _text(record)
+                yield _deciding_text(record)
 
-    def _noted(self, records: Iterable[Record]) -> Iterator[Record]:
+    def _with_titles_collected(self, records: Iterable[Record]) -> Iterator[Record]:
+        """Yield the records, and add their titles to `titles`."""
         for record in records:
             if record.title:
                 self.titles[record.title] = None
@@ -175,8 +188,8 @@ class _RecordSplitter:
             record = record.draw(Random(f"{self._settings.seed} held out {number}"), *self._settings.draws)
         self.held_out.append(record)
 
-    def check(self, kept: int) -> None:
-        """Say how many records there are; raises InputError where there are none to train on."""
+    def check(self, training_count: int) -> None:
+        """Log how many records there are and how many are left out; raise InputError where none is left to train on."""
         settings, counts = self._settings, self._counts
         if counts["in both"]:
             _log.warning(
@@ -186,13 +199,13 @@ class _RecordSplitter:
             _log.warning(
                 "%s: %d records without a title left out (--loss-on)", settings.dataset, counts["without title"]
             )
-        if not kept:
-            raise InputError(f"{settings.dataset}: {self._why_none()}")
+        if not training_count:
+            raise InputError(f"{settings.dataset}: {self._reason_for_none()}")
         if not counts["held out"] and settings.val_fraction:
             _log.warning("%s: too few titles to hold any out, so no held-out loss is measured", settings.dataset)
-        _log.info("%s: %d records to train on, %d held out", settings.dataset, kept, counts["held out"])
+        _log.info("%s: %d records to train on, %d held out", settings.dataset, training_count, counts["held out"])
 
-    def _why_none(self) -> str:
+    def _reason_for_none(self) -> str:
         if self._counts["without title"] and self._loss_on == LOSS_ON_TITLE:
             return "holds no title to learn; leave out --loss-on title"
         if self._settings.val:
@@ -200,24 +213,31 @@ class _RecordSplitter:
         return "every title is held out and none left to train on; lower --val-fraction"
 
     def run_info(self) -> RunInfo:
-        in_order = tuple(name for name in SECTIONS if name in self._sections)
+        """Return the run info with the sections and categories of the records read, and the loss to train with."""
+        sections = tuple(name for name in SECTIONS if name in self._sections)
         categories = self._run_info.categories | self._categories
-        loss_on = self._loss_on or self._usual_loss()
-        return replace(self._run_info, sections=in_order, categories=categories, loss_on=loss_on)
+        loss_on = self._loss_on or self._default_loss()
+        return replace(self._run_info, sections=sections, categories=categories, loss_on=loss_on)
 
-    def _usual_loss(self) -> str:
-        """The title alone is learned better, but such a run begins no record: it has to know what lacks keywords."""
+    def _default_loss(self) -> str:
+        """Return the loss to train with where neither the settings nor the run name one.
+
+        A run with loss on the title alone writes better titles, but can't begin a record by itself: each prompt has to
+        hold all sections before the title. A prompt without keywords then looks like a record without keywords, so the
+        dataset must hold some of these.
+        """
         return (
             LOSS_ON_TITLE if self._counts["without keywords"] and not self._counts["without title"] else LOSS_ON_RECORD
         )
 
 
-def _text(record: Record) -> str:
-    """What decides on which side a record stands."""
+def _deciding_text(record: Record) -> str:
+    """Return the text that decides whether a record is held out: its title, or else its body."""
     return (record.body if record.title is None else record.title) or ""
 
 
-def _refuse_draws(settings: FinetuneSettings) -> None:
+def _refuse_draw_settings(settings: FinetuneSettings) -> None:
+    """Raise UsageError for settings of keyword draws, which need records with all keywords of their titles."""
     for flag, given in (("--min-keywords", settings.min_keywords), ("--max-keywords", settings.max_keywords)):
         if given is not None:
             raise UsageError(
@@ -225,7 +245,7 @@ def _refuse_draws(settings: FinetuneSettings) -> None:
             )
 
 
-def _warn_of_long(settings: FinetuneSettings, train: Examples | DynamicExamples, context: int) -> None:
+def _warn_of_cut_records(settings: FinetuneSettings, train: Examples | DynamicExamples, context: int) -> None:
     cut = train.cut if isinstance(train, Examples) else train.too_long()
     if cut:
         _log.warning("%s: %d records are longer than %d tokens and were cut", settings.dataset, cut, context)

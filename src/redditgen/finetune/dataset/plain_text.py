@@ -1,4 +1,4 @@
-"""Text as one stream of tokens: how plain text is learned, and what `redditgen tokenize` writes."""
+"""Reads text as a stream of tokens, to train on plain text and for `redditgen tokenize` to write."""
 
 import logging
 import re
@@ -25,16 +25,20 @@ _log = logging.getLogger(__name__)
 def read_token_streams(
     settings: FinetuneSettings, paths: list[Path], tokenizer: Tokenizer, window: int, *, at_most: int
 ) -> tuple[TokenStream, Examples]:
-    """What to learn of plain text, and the ends of its files in windows, `at_most` of them, that are held out."""
-    kept, tails = [], []
+    """Return the token stream to train on, and the held-out ends of its chunks as windows.
+
+    `window` is the length of a window in tokens; at most `at_most` windows are held out. Raises InputError where no
+    chunk has enough tokens for a window to train on.
+    """
+    train, tails = [], []
     for chunk in read_token_chunks(paths, tokenizer, NO_RECORDS, settings.combine):
         end = len(chunk) - int(len(chunk) * settings.val_fraction)
-        kept.append(chunk[:end])
+        train.append(chunk[:end])
         tails.append(chunk[end:])
-    stream = TokenStream(tuple(kept))
+    stream = TokenStream(tuple(train))
     if not stream.places(window):
         raise InputError(
-            f"{settings.dataset}: its longest text has {max(map(len, kept))} tokens to train on, and a window "
+            f"{settings.dataset}: its longest text has {max(map(len, train))} tokens to train on, and a window "
             f"{window}; lower --window, or --val-fraction, or give more text"
         )
     _log.info("%s: %d tokens to train on, %d held out", settings.dataset, stream.tokens, sum(map(len, tails)))
@@ -44,9 +48,10 @@ def read_token_streams(
 def read_token_chunks(
     paths: list[Path], tokenizer: Tokenizer, record_tokens: str, combine: int
 ) -> "Iterator[np.ndarray]":
-    """Token arrays of files, small ones joined until they have `combine` characters, as gpt-2-simple joins them.
+    """Yield the token arrays of files; small files are joined until they have `combine` characters.
 
-    The arrays of a `.npz` stay as they are. With compact record tokens each file, which must hold records, is an array.
+    gpt-2-simple joins files likewise. The arrays of a `.npz` are not joined. With compact record tokens, each file must
+    hold records and becomes one array. Raises InputError for records whose keywords are drawn anew in every epoch.
     """
     for path in paths:
         if has_keyword_pools(path):
@@ -57,31 +62,34 @@ def read_token_chunks(
                 records_in_file(path, tokenizer), tokenizer, COMPACT_TOKENS, context=sys.maxsize
             ).sequences.ids
         return
-    are_arrays = {path: path.suffix.lower() == ".npz" for path in paths}
-    for path in (path for path in paths if are_arrays[path]):
+    is_npz = {path: path.suffix.lower() == ".npz" for path in paths}
+    for path in (path for path in paths if is_npz[path]):
         for chunk in read_token_arrays(path, tokenizer):
             yield (
                 chunk if tokenizer.end not in chunk else _tokens(decode_with_record_tokens(chunk, tokenizer), tokenizer)
             )
-    for text in _joined([path for path in paths if not are_arrays[path]], tokenizer, combine):
+    for text in _joined_texts([path for path in paths if not is_npz[path]], tokenizer, combine):
         yield _tokens(text, tokenizer)
 
 
-def _joined(paths: list[Path], tokenizer: Tokenizer, combine: int) -> Iterator[str]:
+def _joined_texts(paths: list[Path], tokenizer: Tokenizer, combine: int) -> Iterator[str]:
     text = ""
     for path in paths:
-        text += _text(path, tokenizer)
+        text += _read_text(path, tokenizer)
         if len(text) >= combine:
             yield text
             text = ""
         elif not _is_table(path):
-            text += END_TOKEN  # also behind the last
+            text += END_TOKEN  # after the last file too, as gpt-2-simple does
     if text:
         yield text
 
 
-def _text(path: Path, tokenizer: Tokenizer) -> str:
-    """A file as text, its line breaks as Python and so gpt-2-simple reads them; each record of a table is a line."""
+def _read_text(path: Path, tokenizer: Tokenizer) -> str:
+    """Return a file as text; a table becomes a line for each record.
+
+    Every line break becomes a line feed, as in Python's text mode, with which gpt-2-simple reads files.
+    """
     if _is_table(path):
         return "".join(f"{build(record)}\n" for record in records_in_file(path, tokenizer))
     with open_text(path, made_by=MADE_BY) as file:
@@ -97,7 +105,7 @@ def _tokens(text: str, tokenizer: Tokenizer) -> "np.ndarray":
 
 
 def _held_out_windows(tails: "list[np.ndarray]", window: int, tokenizer: Tokenizer, at_most: int) -> Examples:
-    """The ends of the texts in windows, each measured behind its first token."""
-    cuts = (tail[at : at + window].tolist() for tail in tails for at in range(0, len(tail), window))
-    rows = [row for row in cuts if len(row) > 1][:at_most]
+    """Cut the held-out ends into windows; in each, all tokens after the first are measured."""
+    windows = (tail[start : start + window].tolist() for tail in tails for start in range(0, len(tail), window))
+    rows = [row for row in windows if len(row) > 1][:at_most]
     return Examples.from_rows(rows, [(1, len(row)) for row in rows], [len(tokenizer.decode(row[1:])) for row in rows])

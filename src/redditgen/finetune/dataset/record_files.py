@@ -1,4 +1,4 @@
-"""The files of a dataset, and the records in each by what its name says: text, CSV, JSONL or `.npz`."""
+"""Finds the files of a dataset, and reads their records; the suffix decides between text, CSV, JSONL and `.npz`."""
 
 import csv
 import glob
@@ -18,27 +18,31 @@ from redditgen.titles.record import START_TOKEN, Record
 from redditgen.titles.record_reader import read_records, read_records_from
 
 MADE_BY = "`redditgen encode` makes a file of records from a CSV of titles"
-HEADER_PATTERN = re.compile(r"titles?|text|headline|post", re.IGNORECASE)  # a first row that is this alone is no title
-_CELL_MAX = 1 << 26  # characters; behind a quote left open all the file is one cell
-_HEAD = 1 << 16  # characters in which the first record of a file must begin
+HEADER_PATTERN = re.compile(r"titles?|text|headline|post", re.IGNORECASE)  # a first row of only such a word is no title
+_MAX_CELL = 1 << 26  # characters; after a quote left open, all the rest of a file is one cell
+_HEAD = 1 << 16  # characters, or tokens of a .npz, in which the first record of a file must begin
 
 _log = logging.getLogger(__name__)
 
 
 def find_files(path: Path) -> list[Path]:
-    """The files that a path names: itself, those below a folder, or those that a pattern matches; sorted."""
+    """Return the files that a path names, sorted: itself, those below a folder, or those that a glob pattern matches.
+
+    Sidecars are left out. Raises MissingError where no file is found.
+    """
     if path.is_file():
         return [path]
     # Not Path.glob: it refuses absolute patterns.
     pattern = f"{glob.escape(str(path))}/**" if path.is_dir() else str(path)
-    found = (Path(name) for name in glob.glob(pattern, recursive=True))  # noqa: PTH207
-    paths = sorted(path for path in found if path.is_file() and not path.name.endswith(".meta.json"))
+    matches = (Path(name) for name in glob.glob(pattern, recursive=True))  # noqa: PTH207
+    paths = sorted(path for path in matches if path.is_file() and not path.name.endswith(".meta.json"))
     if not paths:
         raise MissingError(f"{path}: {'no file in it' if path.is_dir() else 'no such file'}; {MADE_BY}")
     return paths
 
 
 def has_records(path: Path, tokenizer: Tokenizer) -> bool:
+    """Return whether a file holds records: a CSV or JSONL always, others where a record begins near their start."""
     match path.suffix.lower():
         case ".csv" | ".jsonl":
             return True
@@ -52,14 +56,15 @@ def has_records(path: Path, tokenizer: Tokenizer) -> bool:
 
 
 def has_keyword_pools(path: Path) -> bool:
-    """Whether a file's records have all keywords of their titles, to be drawn from; its first one says it."""
+    """Return whether the first record of a file has all keywords of its title, of which each epoch draws some."""
     return path.suffix.lower() == ".jsonl" and isinstance(next(read_json_records(path)), KeywordPool)
 
 
 def records_in_file(path: Path, tokenizer: Tokenizer) -> Iterator[Record]:
+    """Return an iterator over the records of a file; it raises InputError where the file is malformed or has none."""
     match path.suffix.lower():
         case ".csv":
-            return _one_column(path)
+            return _read_one_column(path)
         case ".jsonl":
             return read_json_records(path)
         case ".npz":
@@ -68,10 +73,10 @@ def records_in_file(path: Path, tokenizer: Tokenizer) -> Iterator[Record]:
     return read_records(path)
 
 
-def _one_column(path: Path) -> Iterator[Record]:
-    """A title a row, as records without marks; rows without text are passed over."""
+def _read_one_column(path: Path) -> Iterator[Record]:
+    """Yield each title of a CSV of one column, as a record without sections; rows without text are skipped."""
     is_empty = True
-    csv.field_size_limit(_CELL_MAX)
+    csv.field_size_limit(_MAX_CELL)
     with open_text(path, made_by=MADE_BY) as file:
         rows = csv.reader(file, strict=True)
         try:
@@ -93,6 +98,7 @@ def _one_column(path: Path) -> Iterator[Record]:
 
 
 def require_text(text: str, path: Path) -> str:
+    """Return `text`, or raise InputError where it is blank."""
     if not text.strip():
         raise InputError(f"{path}: is empty; {MADE_BY}")
     return text

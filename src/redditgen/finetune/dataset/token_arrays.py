@@ -1,4 +1,4 @@
-"""Token arrays of a `.npz`, as gpt-2-simple's encode_dataset and `redditgen tokenize` write it."""
+"""Reads token arrays from a `.npz`, as gpt-2-simple's encode_dataset and `redditgen tokenize` write it."""
 
 from pathlib import Path
 
@@ -11,6 +11,10 @@ from redditgen.titles.record import END_TOKEN, START_TOKEN
 
 
 def read_token_arrays(path: Path, tokenizer: Tokenizer) -> list[np.ndarray]:
+    """Return the arrays of a `.npz`, each int32 of shape [tokens].
+
+    Raises InputError where the file is no `.npz`, or holds an array that is not of this tokenizer's token ids.
+    """
     try:
         with path.open("rb") as file:
             chunks = list(untrusted.read_arrays(file).values())
@@ -27,7 +31,10 @@ def _are_tokens(chunk: np.ndarray, vocabulary: int) -> bool:
 
 
 def decode_with_record_tokens(chunk: np.ndarray, tokenizer: Tokenizer) -> str:
-    """Tokens as text; records in compact tokens, which stand between end tokens, get both of theirs back."""
+    """Return tokens as text.
+
+    In compact tokens, records are separated by the model's end token; they get their start and end tokens back.
+    """
     text = tokenizer.decode(chunk.tolist())
     if tokenizer.end not in chunk:
         return text

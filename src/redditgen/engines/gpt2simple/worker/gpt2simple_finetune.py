@@ -1,8 +1,19 @@
-"""gpt-2-simple's finetuning, seen from inside through the functions that it calls; part of gpt2simple_worker.py.
+"""Finetunes with gpt-2-simple; part of gpt2simple_worker.py.
 
-Reads tokens.npz (the chunks of the training text) and held_out.npz (rows to measure on). What is saved lies in
-checkpoint/run/ and samples/run/ until the parent moves it.
-Events: {step, loss, val}, {saved}, {sampled}.
+gpt_2.finetune runs unchanged, and functions that it calls are replaced with methods of Finetuning: the one that takes
+the next window, the one that writes a step's loss for TensorBoard, and the one that saves a checkpoint. These choose
+the windows, measure the held-out loss, stop the training and send events.
+
+Reads tokens.npz (the training tokens, in chunks) and held_out.npz (the held-out records). Checkpoints are written to
+checkpoint/run/ and samples to samples/run/, from where the parent moves them.
+
+Events, in which `step`, `saved` and `sampled` are numbers of steps:
+
+    {step, loss, val}    a step is done, with its loss in nats per token; `val` is the held-out loss [nats per token,
+                         bits per character of the titles], or null where it is not due; before the first step of a new
+                         run `step` is 0 and `loss` null
+    {saved}              the checkpoint of this step is written
+    {sampled}            the samples of this step are written
 """
 
 from __future__ import annotations
@@ -18,15 +29,18 @@ from typing import Any
 
 import numpy as np
 
-NEVER = 10**9  # steps; upstream has no 0 for "never"
+NEVER = 10**9  # steps; gpt-2-simple has no value for "never"
 
 
 class Failure(Exception):
-    """What went wrong, in a line for the user."""
+    """An error whose message, one line, is shown to the user as it is."""
 
 
 def windows(chunks: list[np.ndarray], count: int, length: int, seed: int, step: int) -> list[np.ndarray]:
-    """The windows of a step, those that redditgen.gpt2.windows.Stream draws for the torch engine."""
+    """Return `count` windows of `length` tokens, which depend on the seed and the step alone.
+
+    They are those that redditgen.engines.data.token_stream.TokenStream.windows returns in the torch engine.
+    """
     rng = random.Random(f"{seed}:{step}")
     ends = list(accumulate(max(0, len(chunk) - length + 1) for chunk in chunks))
     rows = []
@@ -39,7 +53,7 @@ def windows(chunks: list[np.ndarray], count: int, length: int, seed: int, step: 
 
 
 class HeldOut:
-    """Rows to measure on, and their loss as redditgen.gpt2.training.evaluate defines it."""
+    """Held-out records, and their loss as redditgen.engines.pytorch.training.measure_held_out_loss defines it."""
 
     def __init__(self, arrays: Any, hparams: Any, tokens_at_once: int) -> None:
         self.ids, self.starts = arrays["ids"], arrays["starts"]
@@ -52,7 +66,7 @@ class HeldOut:
         return len(self.starts) - 1
 
     def measure(self, sess: Any) -> tuple[float, float]:
-        """Nats a token, and bits a character of the titles."""
+        """Return the loss in nats per token, and in bits per character of the titles."""
         if self.graph is None:
             self.graph = self._built()
         context, losses = self.graph
@@ -67,7 +81,7 @@ class HeldOut:
         return float(nats / tokens), float(title_nats / math.log(2) / self.characters)
 
     def blocks(self) -> Iterator[list[int]]:
-        """Rows of similar length, in blocks that with their padding hold no more than `tokens_at_once`."""
+        """Yield blocks of rows of similar length: their indices, for at most `tokens_at_once` tokens with padding."""
         lengths = np.diff(self.starts)
         block: list[int] = []
         for index in np.argsort(lengths, kind="stable").tolist():
@@ -79,7 +93,11 @@ class HeldOut:
             yield block
 
     def padded(self, indices: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """A block of rows, which of the tokens behind each row's first are its own, and which its title's."""
+        """Return a block of rows, and two masks of the tokens after each row's first one.
+
+        The block is [rows, longest], padded with zeros. The masks are [rows, longest - 1]: the row's own tokens, which
+        are not padding, and the tokens of its title.
+        """
         longest = max(int(self.starts[index + 1] - self.starts[index]) for index in indices)
         block = np.zeros((len(indices), longest), dtype=np.int32)
         places = np.arange(1, longest)
@@ -92,6 +110,7 @@ class HeldOut:
         return block, counts, in_title
 
     def _built(self) -> tuple[Any, Any]:
+        """Add the loss to the graph; return its placeholder [rows, tokens] and the losses [rows, tokens - 1]."""
         import tensorflow as tf
         from gpt_2_simple.src import model
 
@@ -102,14 +121,14 @@ class HeldOut:
 
 
 def finetune(job: dict[str, Any], send: Callable[..., None], asked_to_stop: Callable[[], bool]) -> None:
-    """Train with gpt_2.finetune until the job's last step, or until asked to stop, and save."""
+    """Train with gpt_2.finetune to the job's last step, or until asked to stop, and save a checkpoint."""
     Finetuning(job, send, asked_to_stop).run()
 
 
 class Finetuning:
-    """A finetuning as seen from inside upstream's loop, through the functions that it calls there."""
+    """The state of a finetuning, and the methods that replace functions called by gpt_2.finetune."""
 
-    total_size = 0  # upstream's Sampler has it, to print it
+    total_size = 0  # an attribute of gpt-2-simple's Sampler, which gpt_2.finetune prints
 
     def __init__(self, job: dict[str, Any], send: Callable[..., None], asked_to_stop: Callable[[], bool]) -> None:
         self.job, self.send, self.asked_to_stop = job, send, asked_to_stop
@@ -118,7 +137,7 @@ class Finetuning:
         with np.load("tokens.npz", allow_pickle=False) as arrays:
             self.chunks = [arrays[f"arr_{number}"] for number in range(len(arrays.files))]
         with np.load("held_out.npz", allow_pickle=False) as arrays:
-            tokens_at_once = job["options"]["batch_size"] * self.window  # as many as a batch of the training has
+            tokens_at_once = job["options"]["batch_size"] * self.window  # as in a batch of the training
             self.held_out = HeldOut(arrays, SimpleNamespace(**job["hparams"]), tokens_at_once)
         self.rows: list[np.ndarray] = []
         self.has_sampled = False
@@ -126,66 +145,72 @@ class Finetuning:
         self.writer: Any = None
 
     def run(self) -> None:
+        """Train until `sample` raises KeyboardInterrupt, on which gpt_2.finetune saves and returns."""
         import tensorflow as tf
         from gpt_2_simple import gpt_2
 
         tf.compat.v1.set_random_seed(self.job["seed"] % 2**31)
         self._mend(tf, gpt_2)
-        if self.job["start"]:  # upstream reads there how far the run is
+        if self.job["start"]:  # gpt-2-simple reads the step of the run there
             Path("checkpoint/run").mkdir(parents=True)
             Path("checkpoint/run/counter").write_text(str(self.job["start"]))
         options = dict(self.job["options"])
         for name in ("sample_every", "save_every", "print_every"):
             options[name] = options[name] or NEVER
         if options["optimizer"] == "sgd":
-            # Upstream adds up the gradients of the batches of a step and divides only the loss by their number. Adam
-            # does not mind; plain descent would take steps that many times too large.
+            # gpt-2-simple sums the gradients of a step's batches and divides only the loss by their number. Adam is
+            # not affected by the scale of a gradient; plain descent would take steps that are too large by this factor.
             options["learning_rate"] /= options["accumulate_gradients"]
         self.sess = gpt_2.start_tf_sess()
         try:
             gpt_2.finetune(
                 self.sess,
                 dataset="",
-                steps=-1,  # until KeyboardInterrupt, see sample()
-                # Of a model of any other name upstream would freeze the embeddings and the last norm, force
-                # memory-saving gradients, and set accumulation to 1, whatever its arguments say.
+                steps=-1,  # until KeyboardInterrupt, which sample() raises
+                # For a model with another name than this gpt-2-simple freezes the embeddings and the last norm, uses
+                # memory-saving gradients, and sets accumulation to 1, whatever its arguments are.
                 model_name="124M",
                 model_dir="models",
                 checkpoint_dir="checkpoint",
                 run_name="run",
                 restore_from="latest",
-                max_checkpoints=0,  # the parent decides which ones stay
+                max_checkpoints=0,  # keeps all; the parent decides which are deleted
                 **options,
             )
         finally:
             if self.writer:
-                self.writer.close()  # upstream never does, and loses what it had not written yet
+                self.writer.close()  # gpt-2-simple never closes it, and loses buffered events
 
     def _mend(self, tf: Any, gpt_2: Any) -> None:
-        # Upstream reads a text file in the locale's encoding and tokenizes it, `<|endoftext|>` always in pieces; then
-        # it draws windows of 1,024 tokens, too many for small cards and for models with less context.
+        """Replace functions and classes that gpt_2.finetune uses."""
+        # gpt-2-simple reads a text file in the locale's encoding and tokenizes it, where `<|endoftext|>` always becomes
+        # several tokens. It then draws windows of 1,024 tokens, too many for small GPUs and for models with a smaller
+        # context.
         gpt_2.load_dataset = lambda enc, path, combine: []
         gpt_2.Sampler = lambda chunks: self
-        # Without accumulation upstream changes each weight as soon as its own gradient is there, while gradients of
-        # earlier layers are still to be computed from that weight: they come out wrong, by tenths at high rates. So
-        # none is given out before all are there, as TensorFlow's own optimizers do it (GATE_GRAPH).
+        # Without accumulation gpt-2-simple changes each weight as soon as its gradient is computed, although gradients
+        # of earlier layers are still to be computed from this weight. They become wrong, by tenths at high rates. So no
+        # gradient is passed on before all are computed, as in TensorFlow's own optimizers (GATE_GRAPH).
         for module in (tf, gpt_2.memory_saving_gradients):
             module.gradients = _all_or_none(tf, module.gradients)
         tf.compat.v1.summary.FileWriter = self._file_writer(tf)
         tf.compat.v1.train.Saver = self._saver(tf)
 
     def sample(self, length: int) -> np.ndarray:
-        """In place of Sampler.sample, which upstream asks for a window of 1,024 tokens or for a sample's 1."""
+        """Return the next window, or the tokens with which samples begin. Replaces gpt-2-simple's Sampler.sample.
+
+        gpt_2.finetune calls it with length 1,024 for a window of the training, and with length 1 before it samples.
+        """
         if length == 1:
-            # What a sample goes on from. Upstream takes a token from anywhere, hardly ever the start of a record.
+            # Samples continue these tokens. gpt-2-simple takes any token, which is hardly ever the start of a record.
             self.has_sampled = True
             return np.array(self.job["opening"], dtype=np.int32)
         if self.has_sampled:
             self.has_sampled = False
             self.send(sampled=self.step)
         if self.asked_to_stop() or self.step == self.job["end"]:
-            # Upstream saves on it and returns. It has no other way to stop early. At the end of its own `steps` it
-            # would not take the samples that are due there.
+            # gpt_2.finetune saves on KeyboardInterrupt and returns; it has no other way to stop early. Its argument
+            # `steps` is not used, since at the last step it would skip the samples that are due.
             raise KeyboardInterrupt
         if not self.rows:
             if self.step == 0 and len(self.held_out):
@@ -199,7 +224,7 @@ class Finetuning:
         finetuning = self
 
         class FileWriter(tf.compat.v1.summary.FileWriter):  # type: ignore[misc]
-            """Upstream calls its only method once after each step: that is where a step's loss is to be had."""
+            """TensorBoard's writer, which gpt_2.finetune calls once after each step, with the step's loss."""
 
             def add_summary(self, summary: bytes, step: int) -> None:
                 super().add_summary(summary, step)
@@ -210,6 +235,7 @@ class Finetuning:
         return FileWriter
 
     def has_learned(self, loss: float, step: int) -> None:
+        """Send the loss of a step that is done, and the held-out loss where it is due."""
         require_finite(loss, step)
         self.step = step
         every = self.job["val_every"]
@@ -226,18 +252,19 @@ class Finetuning:
         finetuning = self
 
         class Saver(tf.compat.v1.train.Saver):  # type: ignore[misc]
-            """Says what it has saved, and saves no step twice and no broken weights."""
+            """TensorFlow's Saver, except that it sends an event, saves no step twice, and refuses infinite weights."""
 
             def __init__(self, var_list: list[Any], **options: Any) -> None:
                 super().__init__(var_list, **options)
                 self.are_finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(var)) for var in var_list])
 
             def save(self, sess: Any, path: str, global_step: int) -> None:
-                # Upstream saves at once, again, a run that goes on from a step at which saving is due, and a step that
-                # is due and the last one twice.
+                # gpt-2-simple saves a continued run again at its first step where saving is due then, and saves the
+                # last step twice where saving is due then.
                 if global_step == finetuning.saved:
                     return
-                # A step can break the weights and have had a good loss. Saved, they would take the good ones' place.
+                # A step's loss is computed before its update, which may yield weights that are not finite. These must
+                # not replace the good ones.
                 require_finite(0.0 if sess.run(self.are_finite) else math.nan, global_step)
                 super().save(sess, path, global_step=global_step)
                 finetuning.saved = global_step
@@ -247,9 +274,11 @@ class Finetuning:
 
 
 def _all_or_none(tf: Any, gradients: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that computes gradients as `gradients` does, none of them available before all are computed."""
     return lambda ys, xs: tf.tuple(gradients(ys, xs))
 
 
 def require_finite(loss: float, step: int) -> None:
+    """Raise Failure where the loss of a step is infinite or not a number."""
     if not math.isfinite(loss):
         raise Failure(f"diverged at step {step}: its loss is no number any more; lower --learning-rate")

@@ -1,6 +1,7 @@
-"""gpt-2-simple's sampling, of any number of prompts in one graph; part of gpt2simple_worker.py.
+"""Samples texts with gpt-2-simple, for any number of prompts in one TensorFlow graph; part of gpt2simple_worker.py.
 
-Events: {texts: [[index of the prompt, token, token, ...], ...]}, each text without its prompt.
+The graph is built once. Prompts are sampled in blocks of `batch_size`, within a block together with those of equal
+length. The only event is {texts: [[index of the prompt, token, token, ...], ...]}, each text without its prompt.
 """
 
 from __future__ import annotations
@@ -14,16 +15,19 @@ END = "<|endoftext|>"
 
 
 def generate(job: dict[str, Any], send: Callable[..., None]) -> None:
-    """Continue the job's prompts, in one graph made once.
+    """Continue the job's prompts in a single graph, and send their texts.
 
-    gpt_2.generate makes its graph anew on each call, which takes longer each time and never gives the memory back;
-    it takes one prompt for all, and only as many samples as batches have rows. So the parts of it are called here.
+    This calls the parts of gpt_2.generate, which itself adds a new graph on each call, takes longer each time and never
+    releases the memory. It also accepts only one prompt for all samples, and a number of samples that is a multiple of
+    the batch size.
     """
     import tensorflow as tf
     from gpt_2_simple import gpt_2
     from gpt_2_simple.src import encoder, sample
 
-    tf.compat.v1.set_random_seed(job["seed"] % 2**31)  # before any operation is made, for their seeds follow from it
+    tf.compat.v1.set_random_seed(
+        job["seed"] % 2**31
+    )  # before any operation is added, since its seed derives from this one
     sess = gpt_2.start_tf_sess()
     gpt_2.load_gpt2(sess, model_name="124M", model_dir="models")
     context, length = tf.compat.v1.placeholder(tf.int32, [None, None]), tf.compat.v1.placeholder(tf.int32, [])
@@ -31,7 +35,7 @@ def generate(job: dict[str, Any], send: Callable[..., None]) -> None:
         tokens = sample.sample_sequence(
             hparams=SimpleNamespace(**job["hparams"]), length=length, context=context, batch_size=None, **sampling(job)
         )
-    sess.graph.finalize()  # from here on no operation can be added
+    sess.graph.finalize()  # raises an error where an operation is added from here on
     for block in range(0, len(job["prompts"]), job["batch_size"]):
         last = min(block + job["batch_size"], len(job["prompts"]))
         for rows in of_one_length(job["prompts"], range(block, last)):
@@ -44,28 +48,35 @@ def generate(job: dict[str, Any], send: Callable[..., None]) -> None:
 
 
 def sampling(job: dict[str, Any]) -> dict[str, Any]:
-    """Upstream's arguments: the likeliest token, for which it has no argument, is the best of one."""
+    """Return the sampling arguments of gpt-2-simple.
+
+    It has no argument for always taking the likeliest token; top k 1 does that.
+    """
     if job["temperature"] == 0:
         return {"temperature": 1, "top_k": 1}
-    top_k = min(job["top_k"], job["hparams"]["n_vocab"])  # upstream fails for more
+    top_k = min(job["top_k"], job["hparams"]["n_vocab"])  # gpt-2-simple fails for a larger one
     return {"temperature": job["temperature"], "top_k": top_k, "top_p": job["top_p"]}
 
 
 def of_one_length(prompts: list[list[int]], rows: range) -> Iterator[list[int]]:
-    """Rows in groups whose prompts have one length each: upstream can't pad."""
+    """Yield groups of rows whose prompts have equal lengths, since gpt-2-simple can't pad."""
     for length in sorted({len(prompts[row]) for row in rows}):
         yield [row for row in rows if len(prompts[row]) == length]
 
 
 class Ends:
-    """Follows rows token by token and knows when the end token stands in each, in pieces or not."""
+    """Follows the tokens of several rows, and finds the end token in each: as one token, or spelled by several."""
 
     def __init__(self, decode: Callable[[list[int]], str]) -> None:
         self.decode = decode
         self.tails: list[str] = []
 
     def are_missing(self, written: int, last: Any) -> bool:
-        """Whether a row has no end yet; to be asked before the first token and after each, with every row's last."""
+        """Whether any row lacks an end token yet.
+
+        Call it before the first token and after each token: `written` is the number of tokens per row so far, and
+        `last` holds the last token of each row.
+        """
         if written == 0:
             self.tails = [""] * len(last)
         else:
@@ -76,10 +87,10 @@ class Ends:
 
 @contextmanager
 def stopping(tf: Any, ends: Ends, context: Any) -> Iterator[None]:
-    """Let the loop of sample_sequence end when all rows have ended.
+    """Make the loop of sample_sequence, built inside the block, stop when all rows have ended.
 
-    Upstream's loop always goes on to the full length, and a title has a third of that. What a row has written behind
-    its end is cut off anyway.
+    gpt-2-simple's loop always continues to the full length, of which a title takes a third. The tokens that a row has
+    after its end are cut off later.
     """
     while_loop = tf.while_loop
 
@@ -98,7 +109,7 @@ def stopping(tf: Any, ends: Ends, context: Any) -> Iterator[None]:
 
 
 def size(sess: Any) -> str:
-    """For the log: neither number grows with the texts."""
+    """Return the sizes of graph and memory for the log, which shows that neither grows with the number of texts."""
     operations = f"{len(sess.graph.get_operations())} operations in the graph"
     try:
         import resource
