@@ -276,7 +276,7 @@ def prepare(options: argparse.Namespace, folder: Path, python: Path | None) -> S
     mark = ModelDir(place).run_info()
     opening = mark.opening(max(mark.categories, key=lambda name: mark.categories[name], default=None))
     is_compact = mark.record_tokens == COMPACT_TOKENS
-    behind_end = "" if mark.begins_records else opening.removeprefix(START_TOKEN)
+    behind_end = "" if mark.learned_record_starts else opening.removeprefix(START_TOKEN)
     return Setting(folder, name, opening, behind_end if is_compact else opening, is_compact, python)
 
 

@@ -219,7 +219,7 @@ def from_titles(path: Path, work: Workload) -> Iterator[Any]:
     tokenizer = ModelDir(bundled.path("models/mini")).tokenizer()
     some = islice(read_records(path), 20_000)
     learned = tokenize_records(some, tokenizer, COMPACT_TOKENS, work.length)
-    return (batch for batch, _ in training_batches(0, learned, work.batch, 0, titles_alone=False))
+    return (batch for batch, _ in training_batches(0, learned, work.batch, 0, titles_only=False))
 
 
 if __name__ == "__main__":

@@ -121,7 +121,7 @@ def test_figures_of_titles_by_hand(run: ModelDir, evaluating: Evaluating) -> Non
 
 
 def test_held_out_figures_are_those_that_finetune_measures(run: ModelDir, evaluating: Evaluating) -> None:
-    records = read_held_out_records(evaluating().finetuned, run.run_info(), run.tokenizer())
+    records = read_held_out_records(evaluating().finetune_settings, run.run_info(), run.tokenizer())
     tokenized = tokenize_records(records, run.tokenizer(), run.run_info().record_tokens, run.hyperparameters().n_ctx)
     model = load_network(run.hyperparameters(), run.tensors(), Plan(), best_device())
     model.eval()
@@ -141,21 +141,24 @@ def test_the_records_are_those_that_finetune_holds_out(
     way: str, run: ModelDir, evaluating: Evaluating, dataset: Path, tmp_path: Path
 ) -> None:
     settings = evaluating(seed=3)
-    finetuned = settings.finetuned
+    finetuned = settings.finetune_settings
     if way == "dynamic":
         lines = [{"category": "cats", "keywords": ["a", "b", "c"], "title": f"Title {n}"} for n in range(50)]
         path = tmp_path / "titles.jsonl"
         path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf8")
         settings = evaluating(seed=3, against=path, val_fraction=0.3, min_keywords=1, max_keywords=2)
-        finetuned = settings.finetuned
+        finetuned = settings.finetune_settings
     elif way == "--val":
         path = tmp_path / "val.txt"
         path.write_text(build(Record(category="cats", keywords="nap", title="A nap")) + "\n", encoding="utf8")
         settings = evaluating(seed=3, against=None, val=path)
-        finetuned = replace(settings.finetuned, dataset=dataset)
+        finetuned = replace(settings.finetune_settings, dataset=dataset)
     run_info, tokenizer, context = run.run_info(), run.tokenizer(), run.hyperparameters().n_ctx
     found = tokenize_records(
-        read_held_out_records(settings.finetuned, run_info, tokenizer), tokenizer, run_info.record_tokens, context
+        read_held_out_records(settings.finetune_settings, run_info, tokenizer),
+        tokenizer,
+        run_info.record_tokens,
+        context,
     )
     measured = read_dataset(finetuned, run_info, tokenizer, context).held_out
     assert len(found) > 0
@@ -164,14 +167,14 @@ def test_the_records_are_those_that_finetune_holds_out(
 
 def test_prompts_are_those_of_records_each_as_often(run: ModelDir, evaluating: Evaluating) -> None:
     records = [Record(category="cats", keywords=word, title=word) for word in ("old", "tiny", "old lazy")]
-    samples = draw_samples(evaluating().generating, run, records, 7, seed=1)
+    samples = draw_samples(evaluating().generate_settings, run, records, 7, seed=1)
     asked = [sample.keywords for sample in samples]
     assert len(samples) == 7
     assert {asked.count(one) for one in [("old",), ("tiny",), ("old", "lazy")]} == {2, 3}
     too_long = [Record(category="cats", keywords="old " * 60, title="x")]
-    assert len(draw_samples(evaluating().generating, run, [*records, *too_long], 3, seed=1)) == 3
+    assert len(draw_samples(evaluating().generate_settings, run, [*records, *too_long], 3, seed=1)) == 3
     with pytest.raises(InputError, match="every prompt fills its context"):
-        draw_samples(evaluating().generating, run, too_long, 3, seed=1)
+        draw_samples(evaluating().generate_settings, run, too_long, 3, seed=1)
 
 
 def test_the_same_seed_gives_the_same_evaluation(evaluating: Evaluating) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from redditgen.errors import InputError, OutputExists, RedditgenError
-from redditgen.files.locks import delete_leftover_folder
+from redditgen.files.locks import delete_leftover_lock_folder
 from redditgen.files.resume import ResumableOutput, resumable_output
 from tests.support.paths import ROOT
 
@@ -229,10 +229,10 @@ def test_a_folder_that_was_left_behind_its_outputs_is_deleted_if_no_process_is_a
     output, folder = tmp_path / "out", tmp_path / ".out.partial"
     with resumable_output([output], MADE_OF, overwrite=False) as writing:
         writing.write_step([(0, "text")], {})
-        delete_leftover_folder(output)
+        delete_leftover_lock_folder(output)
         assert folder.exists()
     folder.mkdir()
     (folder / "state.json").write_text("{}", encoding="utf8")
-    delete_leftover_folder(output)
-    delete_leftover_folder(output)
+    delete_leftover_lock_folder(output)
+    delete_leftover_lock_folder(output)
     assert list(tmp_path.iterdir()) == [output]

@@ -34,20 +34,20 @@ def test_reports_of_other_versions_are_read(path: Path) -> None:
 def test_a_line_that_was_cut_in_two_is_no_report(path: Path) -> None:
     path.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo', encoding="utf8")
     assert [report.step for report in MetricsFile(path).reports()] == [1]
-    MetricsFile(path).cut(5)
+    MetricsFile(path).delete_after(5)
     assert path.read_text(encoding="utf8") == '{"step": 1, "loss": 2.0}\n'
 
 
 def test_later_reports_are_cut_and_the_others_stay_byte_for_byte(path: Path) -> None:
     path.write_text('{"step":  1, "mine": 1}\n{"step": 3}\n{"step": 2}\n', encoding="utf8")
-    MetricsFile(path).cut(2)
+    MetricsFile(path).delete_after(2)
     assert path.read_text(encoding="utf8") == '{"step":  1, "mine": 1}\n{"step": 2}\n'
 
 
 @pytest.mark.parametrize("line", ["nothing", "[1]", "1", "null", "{}", '{"step": null}', '{"step": "1"}'])
 def test_what_is_no_report_is_named(path: Path, line: str) -> None:
     path.write_text(f'{{"step": 1}}\n{line}\n', encoding="utf8")
-    for use in (MetricsFile(path).reports, lambda: MetricsFile(path).cut(1)):
+    for use in (MetricsFile(path).reports, lambda: MetricsFile(path).delete_after(1)):
         with pytest.raises(InputError, match=r"metrics\.jsonl: holds a line that is no report; delete or mend"):
             use()
     assert path.read_text(encoding="utf8") == f'{{"step": 1}}\n{line}\n'

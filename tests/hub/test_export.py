@@ -110,7 +110,7 @@ def test_ctranslate2_writes_with_an_export_what_generate_writes(trained: ModelDi
         include_prompt_in_result=False,
     )
     theirs = [tokenizer.decode(result.sequences_ids[0]) for result in results]
-    ours = [*Sampler(trained).continued(["<|startoftext|>" + prompt for prompt in prompts], GREEDY, seed=0)]
+    ours = [*Sampler(trained).sample_block(["<|startoftext|>" + prompt for prompt in prompts], GREEDY, seed=0)]
     assert [f"<|startoftext|>{p}{text}<|endoftext|>" for p, text in zip(prompts, theirs, strict=True)] == ours
     assert all("My happy" in text for text in theirs)
 
@@ -304,7 +304,7 @@ def test_plain_gpt_2_simple_writes_with_an_export_what_we_write(
     assert done.returncode == 0, done.stderr
     [theirs] = json.loads(result.read_text(encoding="utf8"))
     how = Sampling(temperature=0, top_k=0, top_p=0, length=20)
-    [ours] = Sampler(ModelDir(out)).continued([prefix], how, seed=0)
+    [ours] = Sampler(ModelDir(out)).sample_block([prefix], how, seed=0)
     assert theirs.partition("<|endoftext|>")[0] == ours.partition("<|endoftext|>")[0]
     assert len(ours) > len(prefix) + 10
 

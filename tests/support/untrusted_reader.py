@@ -313,7 +313,7 @@ def use_index(index: TitleIndex) -> Any:
     return (
         list(index),
         index.find_copy("My old cat sleeps on the sofa"),
-        len(index.extended(["One more title of a cat"])),
+        len(index.extended_with(["One more title of a cat"])),
     )
 
 

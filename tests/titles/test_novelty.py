@@ -282,9 +282,9 @@ def test_an_empty_index_finds_nothing() -> None:
 def test_more_titles_come_behind_those_that_are_there(tmp_path: Path) -> None:
     titles = titles_of(5, 1400)  # more than are hashed at a time
     first = TitleIndex.from_titles(titles[:600])
-    both = first.extended(itertools.chain(titles[100:], titles[:300]))
+    both = first.extended_with(itertools.chain(titles[100:], titles[:300]))
     assert list(both) == list(dict.fromkeys(titles))
-    assert first.extended(titles[:600]) is first
+    assert first.extended_with(titles[:600]) is first
     for name, index in (("grown", both), ("at once", TitleIndex.from_titles(titles))):
         index.save(tmp_path / name)
     assert (tmp_path / "grown" / INDEX_FILE).read_bytes() == (tmp_path / "at once" / INDEX_FILE).read_bytes()

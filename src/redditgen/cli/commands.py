@@ -107,6 +107,7 @@ def _parameter(field: "dataclasses.Field[Any]", hint: Any, callback: Callable[..
         show_default=not is_off_switch,
         help=field.metadata["help"],
         metavar=field.name.upper() if positional else None,
+        hidden=field.metadata.get("hidden", False),
         callback=callback,
         is_eager=callback is not None,
         readable=False,  # no check by typer: an unreadable file is no usage error, and its reader reports it

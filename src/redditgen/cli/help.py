@@ -56,7 +56,11 @@ class Command(TyperCommand):
 
 def _write_section(formatter: Any, ctx: Any, heading: str, parameters: Iterable[Any]) -> None:
     with formatter.section(heading):
-        formatter.write_dl([_help_record(parameter, ctx) for parameter in parameters])
+        formatter.write_dl([_help_record(parameter, ctx) for parameter in parameters if not _is_hidden(parameter)])
+
+
+def _is_hidden(parameter: Any) -> bool:
+    return bool(getattr(parameter, "hidden", False))
 
 
 def _help_record(parameter: Any, ctx: Any) -> tuple[str, str]:

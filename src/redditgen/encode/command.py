@@ -110,13 +110,13 @@ def _write(
         results = encode_in_process(jobs, settings, allowed)
     else:
         results = encode_with_ray(jobs, settings, allowed, workers)
-    progress = Progress("encode", unit="titles", done=counts["records"] // settings.copies)
+    progress = Progress("encode", unit="titles", done=counts["records"] // settings.records_per_title)
     with closing(results), progress:
         for window, batch_results in groupby(results, key=itemgetter(0)):
             lines = []
             for _, batch_lines in batch_results:
                 lines += batch_lines
-                progress.update(len(batch_lines) // settings.copies)
+                progress.update(len(batch_lines) // settings.records_per_title)
             Random(f"{settings.seed} window {window}").shuffle(lines)
             counts["records"] += len(lines)
             counts.update(f"records_{part_names[part]}" for part, _ in lines if part)

@@ -61,7 +61,7 @@ class RayEncoder(RayWorker[EncodeBatch, EncodedBatch]):
         self._settings = settings
         self._only = only
         self.made_with = made_with
-        self.is_of_cluster = bool(settings.ray_address)
+        self.is_on_cluster = bool(settings.ray_address)
 
     def versions(self) -> dict[str, str]:
         return _software_versions(self._settings)

@@ -50,7 +50,7 @@ class OptimizerOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class PlanOptions:
-    """Which parameters are trained, in which precision and how much memory; None leaves the choice to the engine."""
+    """Which parameters are trained, in which precision and memory; None leaves the choice to the engine."""
 
     train: str | None
     """`full`, `layers`, `head` or `lora`."""

@@ -103,7 +103,7 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
     records = _held_out_records(settings, run)
     real = tuple(dict.fromkeys(record.title or "" for record in records))
     checks = TitleChecks.load(settings, run)
-    samples = draw_samples(settings.generating, run, records, settings.n, settings.sample_seed)
+    samples = draw_samples(settings.generate_settings, run, records, settings.n, settings.sample_seed)
     _require_titles(settings, samples)
     seed = settings.sample_seed
     held_out = held_out_figures(run, records, seed)
@@ -178,7 +178,7 @@ def _held_out_records(settings: EvaluateSettings, run: ModelDir) -> list[Record]
     run_info = run.run_info()
     if run_info.record_tokens == NO_RECORDS:
         raise UsageError(f"--run: run {settings.run} learned plain text, which has no titles to measure")
-    records = read_held_out_records(settings.finetuned, run_info, run.tokenizer())
+    records = read_held_out_records(settings.finetune_settings, run_info, run.tokenizer())
     if with_title := [record for record in records if (record.title or "").strip()]:
         return with_title
     if settings.val:
@@ -219,4 +219,4 @@ def _inputs(settings: EvaluateSettings, run: ModelDir) -> list[Path]:
     """Return the files that the figures depend on."""
     index = run.path / INDEX
     others = filter(None, (settings.words, run.weights_file(), index if index.exists() else None))
-    return [*find_files(settings.finetuned.dataset), *others]
+    return [*find_files(settings.finetune_settings.dataset), *others]

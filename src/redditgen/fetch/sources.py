@@ -17,7 +17,7 @@ from redditgen.fetch.local.posts import LocalPosts
 from redditgen.fetch.sql.tables import TableChoice
 from redditgen.files.sidecar import sidecar_path
 from redditgen.settings import FetchSettings
-from redditgen.settings.options import byte_count
+from redditgen.settings.options import parse_byte_count
 
 if TYPE_CHECKING:
     from redditgen.fetch.base import Posts
@@ -95,7 +95,7 @@ def _open_bigquery(settings: FetchSettings) -> BigQueryPosts:
         location=settings.location,
         table=settings.table,
         months=settings.months,
-        max_bytes=byte_count("--max-bytes", settings.max_bytes),
+        max_bytes=parse_byte_count("--max-bytes", settings.max_bytes),
         job=settings.job,
     )
 

@@ -73,7 +73,7 @@ def locked_output(output: Path) -> Iterator[Path]:
         _delete_empty(*missing)
 
 
-def delete_leftover_folder(output: Path) -> None:
+def delete_leftover_lock_folder(output: Path) -> None:
     """Delete the lock folder of a complete output, which a process that was killed may have left; ignores errors."""
     folder = _lock_folder(output)
     with suppress(OSError, RedditgenError), exclusive_lock(folder, f"writing {output}"):

@@ -16,7 +16,7 @@ from typing import Any
 from redditgen import __version__
 from redditgen.files import untrusted
 from redditgen.files.atomic import atomic_write, file_sha256
-from redditgen.files.locks import delete_leftover_folder
+from redditgen.files.locks import delete_leftover_lock_folder
 
 _MAX_BYTES = 1 << 24  # the largest sidecar that is read
 IGNORED_SETTINGS = ("out", "overwrite", "skip_existing")  # settings that do not change an output's content
@@ -80,7 +80,7 @@ def find_up_to_date(
     if difference := _first_difference(saved, {**_origin(settings, inputs), **facts}, settings, ignoring, written):
         _log.warning("%s: not skipped, since %s", path, difference)
         return None
-    delete_leftover_folder(path)
+    delete_leftover_lock_folder(path)
     _log.info("%s: is there already, made of the same; skipped", path)
     return saved
 

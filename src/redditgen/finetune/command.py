@@ -24,7 +24,7 @@ from redditgen.finetune.dataset.load import read_dataset
 from redditgen.finetune.starting_point import StartingPoint, find_starting_point
 from redditgen.gpt2.model_dir import PLOT_FILE, ModelDir
 from redditgen.settings import FinetuneSettings
-from redditgen.settings.options import byte_count
+from redditgen.settings.options import parse_byte_count
 
 _ENGINES = {"torch": pytorch_engine.finetune, "gpt-2-simple": gpt2simple_engine.finetune}
 
@@ -40,7 +40,7 @@ def finetune(settings: FinetuneSettings) -> int:
     run = ModelDir(settings.checkpoint_dir / settings.run)
     if settings.skip_existing and run_state.is_up_to_date(settings, run):
         return run.step()
-    deadline = math.inf if settings.seconds is None else time.monotonic() + settings.seconds
+    deadline = math.inf if settings.time_limit_seconds is None else time.monotonic() + settings.time_limit_seconds
     with run_state.locked_run(run.path):
         step = _train(settings, run, deadline)
         if settings.plot:
@@ -90,7 +90,7 @@ def training_job(
         plan=PlanOptions(
             train=settings.trained,
             precision=settings.precision,
-            memory=byte_count("--memory", settings.memory) if settings.memory else None,
+            memory=parse_byte_count("--memory", settings.memory) if settings.memory else None,
             memory_saving_gradients=settings.memory_saving_gradients,
             weight_bits=settings.weight_bits,
             lora_rank=settings.lora_rank,

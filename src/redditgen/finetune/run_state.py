@@ -120,7 +120,7 @@ def save_title_index(
     folder = initial_model.path
     is_trained = initial_model == run or settings.restore_from not in ("latest", "fresh")
     old_index = TitleIndex.load(folder) if is_trained and (folder / INDEX_FILE).exists() else None
-    index = old_index.extended(titles) if old_index else TitleIndex.from_titles(titles)
+    index = old_index.extended_with(titles) if old_index else TitleIndex.from_titles(titles)
     if not len(index):
         (run.path / INDEX_FILE).unlink(missing_ok=True)
     elif not (index is old_index and folder == run.path):

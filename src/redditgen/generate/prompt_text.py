@@ -59,7 +59,7 @@ class RecordText:
     def _text(self, prompt: Prompt, category: Callable[[], str | None], keywords: Callable[[], Iterable[str]]) -> str:
         run_info = self._run_info
         if run_info.sections == () or (prompt.category is None and prompt.keywords is None):
-            return run_info.opening(None if run_info.begins_records else category())
+            return run_info.opening(None if run_info.learned_record_starts else category())
         return run_info.prompt(
             keyword_rules.normalise_category(prompt.category) if prompt.category else category(), keywords()
         )

@@ -50,7 +50,7 @@ def _download_hint(name: str, model_dir: Path) -> str:
 
 
 def _holds_model(path: Path) -> bool:
-    return (path / "hparams.json").exists() or HuggingFaceDir.is_one(path)
+    return (path / "hparams.json").exists() or HuggingFaceDir.matches(path)
 
 
 def open_model(path: Path) -> AnyModelDir:
@@ -60,7 +60,7 @@ def open_model(path: Path) -> AnyModelDir:
     """
     if (path / "hparams.json").exists():
         return ModelDir(path)
-    if HuggingFaceDir.is_one(path):
+    if HuggingFaceDir.matches(path):
         return HuggingFaceDir(path)
     raise MissingError(
         f"{path}: is no folder of a GPT-2; it needs hparams.json (OpenAI's layout) or config.json (Hugging Face's)"

@@ -65,7 +65,7 @@ class MetricsFile:
         if self._path.exists():
             sync_to_disk(self._path)
 
-    def cut(self, step: int) -> None:
+    def delete_after(self, step: int) -> None:
         """Delete the reports of the steps after `step`, which the continued training will report again.
 
         Raises InputError where a line is not a report.

@@ -70,7 +70,7 @@ class RunInfo:
             raise TypeError("model must be a text")
 
     @property
-    def begins_records(self) -> bool:
+    def learned_record_starts(self) -> bool:
         """Whether the run was trained to write the start of a record, and not only its title."""
         return self.loss_on != LOSS_ON_TITLE
 
@@ -83,7 +83,7 @@ class RunInfo:
         """
         if self.record_tokens == NO_RECORDS:
             return ""
-        if self.begins_records or not self.sections:
+        if self.learned_record_starts or not self.sections:
             return build_prompt(Record(), next(iter(self.sections or ()), ""))
         return self.prompt(category, ())
 

@@ -36,7 +36,7 @@ class RayWorker(ABC, Generic[Job, Result]):
 
     made_with: Mapping[str, str]
     """The versions of the packages that the results depend on, on the machine that writes the output."""
-    is_of_cluster = True
+    is_on_cluster = True
     """Whether the actor runs on a cluster, so that its errors should name the node."""
 
     @abstractmethod
@@ -70,7 +70,7 @@ class RayWorker(ABC, Generic[Job, Result]):
             return self._with_node_address(error)
 
     def _with_node_address(self, error: RedditgenError) -> RedditgenError:
-        if not self.is_of_cluster:
+        if not self.is_on_cluster:
             return error
         import ray
 

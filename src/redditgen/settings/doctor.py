@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from redditgen.settings import shared
-from redditgen.settings.options import choose, command_settings, option, require
+from redditgen.settings.options import command_settings, option, require, require_choice
 
 
 @command_settings
@@ -18,5 +18,5 @@ class DoctorSettings:
     model_dir: Path = shared.model_dir()
 
     def __post_init__(self) -> None:
-        choose("--install", self.install, None, "tf1")
+        require_choice("--install", self.install, None, "tf1")
         require(self.python is None or self.install is not None, "--python needs --install tf1")

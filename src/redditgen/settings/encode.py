@@ -6,12 +6,12 @@ from pathlib import Path
 from redditgen.settings import shared
 from redditgen.settings.options import (
     argument,
-    choose,
     command_settings,
     option,
     require,
     require_at_least,
     require_auto_or_count,
+    require_choice,
 )
 from redditgen.titles.spacy_keywords import DEFAULT_MODEL, DEFAULT_PHRASE_LENGTH_MAX
 
@@ -67,7 +67,7 @@ class EncodeSettings:
         require_auto_or_count(self, "workers")
         require(self.keyword_sep != "", "--keyword-sep must not be empty")
         require(self.text_field != "", "--title-field and --body-field are both empty: there is nothing to learn from")
-        choose("--compat", self.compat, None, "listing")
+        require_choice("--compat", self.compat, None, "listing")
         require(not self.dynamic or self.output.suffix == ".jsonl", "--out must end in .jsonl with --dynamic")
         require(self.dynamic or self.output.suffix != ".jsonl", "--out: a .jsonl is written with --dynamic")
         require(len(self.shares) == self.split.count("="), f"--split {self.split}: names a part twice")
@@ -94,7 +94,7 @@ class EncodeSettings:
         return dict(_parse_share(text) for text in self.split.split(",")) if self.split else {}
 
     @property
-    def copies(self) -> int:
+    def records_per_title(self) -> int:
         """The number of records written for each title."""
         return 1 if self.dynamic else self.repeat
 

@@ -49,21 +49,21 @@ class EvaluateSettings:
             f"--against: is needed: the dataset that run {self.run} was finetuned on, or --val FILE of held-out titles",
         )
         require(self.against is None or self.val is None, "--val: is measured instead of --against; leave out one")
-        _ = self.generating, self.finetuned  # constructing them checks the fields that they share
+        _ = self.generate_settings, self.finetune_settings  # constructing them checks the fields that they share
 
     @property
     def output(self) -> Path:
         return self.out or self.checkpoint_dir / self.run / "evaluation"
 
     @property
-    def generating(self) -> GenerateSettings:
+    def generate_settings(self) -> GenerateSettings:
         """The settings to sample texts with: every text of the model counts, so no filter is on."""
         names = ("run", "step", "temperature", "top_k", "top_p", "length", "precision", "batch_size", "novel_threshold")
         shared_values = {name: getattr(self, name) for name in (*names, "checkpoint_dir")}
         return GenerateSettings(**shared_values, seed=self.sample_seed, unique=False, novel=False, sfw=False)
 
     @property
-    def finetuned(self) -> FinetuneSettings:
+    def finetune_settings(self) -> FinetuneSettings:
         """The settings of finetune that determine which titles it held out."""
         names = ("run", "val", "val_fraction", "seed", "min_keywords", "max_keywords", "checkpoint_dir")
         dataset = self.against or self.val

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from redditgen.settings import shared
-from redditgen.settings.options import choose, command_settings, option, require, require_name, require_step
+from redditgen.settings.options import command_settings, option, require, require_choice, require_name, require_step
 
 
 @command_settings
@@ -24,7 +24,7 @@ class ExportSettings:
 
     def __post_init__(self) -> None:
         require_step(self.step)
-        choose("--to", self.to, "hf", "ct2", "tf")
+        require_choice("--to", self.to, "hf", "ct2", "tf")
         require(self.model is None or self.run is None, "--model: is exported instead of a run; leave out it or --run")
         require(self.model is None or self.step is None, "--step: base models have none; leave it out with --model")
         require(self.out is None or self.out.name not in ("", ".."), f"--out must name a folder, not {self.out}")

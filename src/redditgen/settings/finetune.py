@@ -5,13 +5,13 @@ from pathlib import Path
 from redditgen.settings import shared
 from redditgen.settings.options import (
     argument,
-    byte_count,
-    choose,
     command_settings,
-    duration,
     option,
+    parse_byte_count,
+    parse_duration,
     require,
     require_at_least,
+    require_choice,
     require_name,
 )
 
@@ -142,13 +142,13 @@ class FinetuneSettings:
         require_at_least(2, self, "window")
         require(self.learning_rate is None or self.learning_rate > 0, "--learning-rate must be above 0")
         require(0 <= self.val_fraction < 1, f"--val-fraction must be from 0 to below 1, not {self.val_fraction}")
-        choose("--engine", self.engine, *shared.ENGINES)
+        require_choice("--engine", self.engine, *shared.ENGINES)
         self._check_stopping()
-        choose("--optimizer", self.optimizer, "adam", "sgd")
-        choose("--record-tokens", self.record_tokens, None, "compact", "literal")
-        choose("--precision", self.precision, "auto", "float32", "bfloat16", "float16")
+        require_choice("--optimizer", self.optimizer, "adam", "sgd")
+        require_choice("--record-tokens", self.record_tokens, None, "compact", "literal")
+        require_choice("--precision", self.precision, "auto", "float32", "bfloat16", "float16")
         self._check_trained_weights()
-        choose("--loss-on", self.loss_on, None, "record", "title")
+        require_choice("--loss-on", self.loss_on, None, "record", "title")
         takes_titles = self.engine == "torch" or self.loss_on != "title"
         require(takes_titles, "--loss-on title: gpt-2-simple learns all of each record; leave it out")
         require_name("--run", self.run)
@@ -165,12 +165,12 @@ class FinetuneSettings:
 
     def _check_trained_weights(self) -> None:
         """Raise UsageError where the options of trained weights and memory are invalid or contradictory."""
-        choose("--train", self.train, "auto", "full", "layers", "head", "lora")
+        require_choice("--train", self.train, "auto", "full", "layers", "head", "lora")
         is_bit_count = self.weight_bits in (None, 4, 8, 16, 32)
         require(is_bit_count, f"--weight-bits must be 4, 8, 16 or 32, not {self.weight_bits}")
         require_at_least(1, self, "lora_rank")
         if self.memory is not None:
-            byte_count("--memory", self.memory)
+            parse_byte_count("--memory", self.memory)
         is_consistent = not self.only_train_transformer_layers or self.train in ("auto", "layers")
         require(is_consistent, f"--only-train-transformer-layers is --train layers; leave out --train {self.train}")
         for name in ("lora_rank", "weight_bits"):
@@ -195,13 +195,13 @@ class FinetuneSettings:
         for flag, is_given in (("--keep-best", self.keep_best), ("--early-stop", self.early_stop is not None)):
             require(measures or not is_given, f"{flag}: needs held-out titles, measured by --val-every")
             require(self.engine == "torch" or not is_given, f"{flag}: is for --engine torch alone; leave it out")
-        has_limit = self.seconds is not None
+        has_limit = self.time_limit_seconds is not None
         require(self.engine == "torch" or not has_limit, "--time-limit: is for --engine torch alone; leave it out")
 
     @property
-    def seconds(self) -> int | None:
+    def time_limit_seconds(self) -> int | None:
         """The time limit in seconds, or None."""
-        return None if self.time_limit is None else duration("--time-limit", self.time_limit)
+        return None if self.time_limit is None else parse_duration("--time-limit", self.time_limit)
 
     @property
     def draws(self) -> tuple[int, int]:

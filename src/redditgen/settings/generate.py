@@ -5,12 +5,12 @@ from pathlib import Path
 
 from redditgen.settings import shared
 from redditgen.settings.options import (
-    choose,
     command_settings,
     option,
     require,
     require_at_least,
     require_auto_or_count,
+    require_choice,
     require_name,
     require_step,
 )
@@ -80,9 +80,8 @@ class GenerateSettings:
     out: Path | None = option(None, "File to write: .txt, .csv or .jsonl.  [default: the terminal]")
     checkpoint_dir: Path = shared.checkpoint_dir()
     tf1_python: Path | None = shared.tf1_python()
-    resume: bool = option(
-        False, "Go on with an output that a kill cut short, as the same command does without it.", "--resume"
-    )
+    # Without effect: the same command continues an interrupted output anyway. Scripts of earlier versions pass it.
+    resume: bool = option(False, "Has no effect; an interrupted output is continued anyway.", "--resume", hidden=True)
     skip_existing: bool = shared.skip_existing()
     overwrite: bool = option(False, "Replace an output that is already there.", "--overwrite")
 
@@ -100,8 +99,8 @@ class GenerateSettings:
         require(self.out is not None or not self.skip_existing, "--skip-existing: is about a file; name one with --out")
         require_auto_or_count(self, "batch_size")
         require_step(self.step)
-        choose("--engine", self.engine, *shared.ENGINES)
-        choose("--precision", self.precision, "auto", "float32", "int8")
+        require_choice("--engine", self.engine, *shared.ENGINES)
+        require_choice("--precision", self.precision, "auto", "float32", "int8")
         require_name("--run", self.run)
         self._check_prompt_options()
         self._check_engine_options()

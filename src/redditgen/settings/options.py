@@ -14,9 +14,12 @@ _BYTE_COUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(?:([kmgt])(i?))?b?")
 _DURATION = re.compile(r"(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+)s)?")
 
 
-def option(default: Any, help: str, *flags: str) -> Any:
-    """Declare a field that is an option; `flags` replace the flag derived from the field's name."""
-    return field(default=default, metadata={"help": help, "flags": flags})
+def option(default: Any, help: str, *flags: str, hidden: bool = False) -> Any:
+    """Declare a field that is an option; `flags` replace the flag derived from the field's name.
+
+    Help does not show a `hidden` option.
+    """
+    return field(default=default, metadata={"help": help, "flags": flags, "hidden": hidden})
 
 
 def argument(help: str) -> Any:
@@ -67,7 +70,7 @@ def require_auto_or_count(settings: Any, name: str) -> None:
     require(match is not None, f"{flag} must be auto or a number from 1, not {value!r}")
 
 
-def choose(name: str, value: str | None, *choices: str | None) -> None:
+def require_choice(name: str, value: str | None, *choices: str | None) -> None:
     """Raise UsageError, naming the option `name`, unless the value is one of the choices."""
     require(value in choices, f"{name} must be {' or '.join(filter(None, choices))}, not {value!r}")
 
@@ -85,7 +88,7 @@ def require_name(name: str, value: str) -> None:
     )
 
 
-def byte_count(name: str, text: str) -> int:
+def parse_byte_count(name: str, text: str) -> int:
     """Parse a number of bytes such as 4GB (decimal), 1.5 GiB (binary) or 1000000.
 
     Raises UsageError, naming the option `name`, where the text has another form or the number is 0.
@@ -96,7 +99,7 @@ def byte_count(name: str, text: str) -> int:
     return int(float(amount[1]) * (1024 if amount[3] else 1000) ** " kmgt".index(amount[2] or " "))
 
 
-def duration(name: str, text: str) -> int:
+def parse_duration(name: str, text: str) -> int:
     """Parse a duration such as 8h, 90m, 30s or 1h30m into seconds.
 
     Raises UsageError, naming the option `name`, where the text has another form or the duration is 0.

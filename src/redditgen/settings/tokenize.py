@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from redditgen.settings import shared
-from redditgen.settings.options import argument, choose, command_settings, option, require, require_at_least
+from redditgen.settings.options import argument, command_settings, option, require, require_at_least, require_choice
 
 
 @command_settings
@@ -21,7 +21,7 @@ class TokenizeSettings:
 
     def __post_init__(self) -> None:
         require_at_least(1, self, "combine")
-        choose("--record-tokens", self.record_tokens, "literal", "compact")
+        require_choice("--record-tokens", self.record_tokens, "literal", "compact")
         has_name = self.dataset.name not in ("", "..") and not set("*?") & set(self.dataset.name)
         require(self.out is not None or has_name, f"--out: is needed, since {self.dataset} is no name for a file")
         require(self.output.suffix == ".npz", f"--out must end in .npz, not {self.output}")

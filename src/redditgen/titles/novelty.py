@@ -105,9 +105,9 @@ class TitleIndex:
     def from_titles(cls, titles: Iterable[str]) -> "TitleIndex":
         """Return an index of titles."""
         empty: list[NDArray[Any]] = [np.empty(0, dtype) for dtype in _DTYPES]
-        return cls(_Arrays(*empty)).extended(titles)
+        return cls(_Arrays(*empty)).extended_with(titles)
 
-    def extended(self, titles: Iterable[str]) -> "TitleIndex":
+    def extended_with(self, titles: Iterable[str]) -> "TitleIndex":
         """Return an index of this one's titles followed by those of `titles` that are new; itself if none is."""
         parts = [self._arrays]
         count = len(self)

@@ -66,7 +66,7 @@ class Doubling(RayWorker[int, int]):
 
     def __init__(self) -> None:
         self.made_with = {}
-        self.is_of_cluster = False
+        self.is_on_cluster = False
 
     def versions(self) -> dict[str, str]:
         return {}

@@ -106,13 +106,13 @@ def test_an_untrained_models_likeliest_tokens_are_pytorchs(
     untrained: Untrained, record_tokens: str, prompt: str
 ) -> None:
     run, how = untrained(record_tokens), replace(GREEDY, length=15)
-    assert list(Sampler(run).continued([prompt], how, seed=0)) == [by_torch(run, prompt, how.length)]
+    assert list(Sampler(run).sample_block([prompt], how, seed=0)) == [by_torch(run, prompt, how.length)]
 
 
 @pytest.mark.parametrize("kind", ["compact", "literal"])
 def test_a_blocks_texts_are_pytorchs_and_stop_at_the_end_token(kind: str, request: pytest.FixtureRequest) -> None:
     run: ModelDir = request.getfixturevalue(kind)
-    texts = list(Sampler(run).continued(PROMPTS, GREEDY, seed=0))
+    texts = list(Sampler(run).sample_block(PROMPTS, GREEDY, seed=0))
     assert texts == [by_torch(run, prompt, GREEDY.length) for prompt in PROMPTS]
     assert all(TITLE.fullmatch(text) for text in texts)
 
@@ -121,28 +121,28 @@ def test_a_blocks_texts_are_pytorchs_and_stop_at_the_end_token(kind: str, reques
 def test_the_same_seed_gives_the_same_texts_and_another_one_others(kind: str, request: pytest.FixtureRequest) -> None:
     run: ModelDir = request.getfixturevalue(kind)
     prompts = [f"{START_TOKEN}~`"] * 8
-    texts = list(Sampler(run).continued(prompts, DRAWN, seed=1))
-    assert list(Sampler(run).continued(prompts, DRAWN, seed=1)) == texts
+    texts = list(Sampler(run).sample_block(prompts, DRAWN, seed=1))
+    assert list(Sampler(run).sample_block(prompts, DRAWN, seed=1)) == texts
     sampler = Sampler(run)
-    others = list(sampler.continued(prompts, DRAWN, seed=2))
+    others = list(sampler.sample_block(prompts, DRAWN, seed=2))
     assert others != texts
-    assert list(sampler.continued(prompts, DRAWN, seed=1)) == texts  # whatever was drawn before
+    assert list(sampler.sample_block(prompts, DRAWN, seed=1)) == texts  # whatever was drawn before
     assert len(set(texts)) > 4
 
 
 def test_prompts_of_like_length_are_sampled_together_in_blocks_with_seeds_of_their_own(compact: ModelDir) -> None:
     prompts = [f"{START_TOKEN}~`dogs~^ball~@", f"{START_TOKEN}~`", f"{START_TOKEN}~`cats~^~@"] * 3
     sampler = Sampler(compact)
-    texts = list(sampler.blocks(prompts, 4, DRAWN, seed=5))
+    texts = list(sampler.sample(prompts, 4, DRAWN, seed=5))
     assert [text.startswith(prompt) for text, prompt in zip(texts, prompts, strict=True)] == [True] * 9
     tokens = [len(ids) for ids in tokenize_prompts(prompts[:3], compact.tokenizer(), COMPACT_TOKENS)]
     assert sorted(tokens) == [tokens[1], tokens[2], tokens[0]]
     by_length = [1, 4, 7, 2, 5, 8, 0, 3, 6]
     for block, start in enumerate((0, 3, 6)):
         rows = by_length[start : start + 3]
-        wanted = list(sampler.continued([prompts[row] for row in rows], DRAWN, block_seed(5, block)))
+        wanted = list(sampler.sample_block([prompts[row] for row in rows], DRAWN, block_seed(5, block)))
         assert [texts[row] for row in rows] == wanted
-    assert list(sampler.blocks([], 4, DRAWN, seed=5)) == []
+    assert list(sampler.sample([], 4, DRAWN, seed=5)) == []
 
 
 @pytest.mark.parametrize("cores", [1, 8])
@@ -151,8 +151,8 @@ def test_what_a_block_becomes_does_not_depend_on_those_beside_it(
 ) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: cores)
     sampler = Sampler(compact)
-    texts = list(sampler.blocks([f"{START_TOKEN}~`"] * 96, 3, DRAWN, seed=5))
-    alone = [sampler.continued([f"{START_TOKEN}~`"] * 3, DRAWN, block_seed(5, number)) for number in range(32)]
+    texts = list(sampler.sample([f"{START_TOKEN}~`"] * 96, 3, DRAWN, seed=5))
+    alone = [sampler.sample_block([f"{START_TOKEN}~`"] * 3, DRAWN, block_seed(5, number)) for number in range(32)]
     assert texts == [text for block in alone for text in block]
 
 
@@ -165,7 +165,7 @@ def test_blocks_are_made_side_by_side_as_cores_and_memory_allow(
     monkeypatch.setattr("redditgen.engines.ctranslate2.sampler.available_memory", lambda: free)
     are_there, begun, running, most = threading.Barrier(at_once), list[int](), set[int](), 0
 
-    def continued(self: Sampler, prompts: list[str], how: Sampling, seed: int) -> list[str]:
+    def sample_block(self: Sampler, prompts: list[str], how: Sampling, seed: int) -> list[str]:
         nonlocal most
         begun.append(seed)
         running.add(seed)
@@ -177,8 +177,8 @@ def test_blocks_are_made_side_by_side_as_cores_and_memory_allow(
         running.remove(seed)
         return prompts
 
-    monkeypatch.setattr(Sampler, "continued", continued)
-    with closing(Sampler(compact).blocks(["a"] * 100, 1, DRAWN, seed=5)) as texts:
+    monkeypatch.setattr(Sampler, "sample_block", sample_block)
+    with closing(Sampler(compact).sample(["a"] * 100, 1, DRAWN, seed=5)) as texts:
         assert next(texts) == "a"
     assert most == at_once
     assert len(begun) < 100
@@ -187,11 +187,13 @@ def test_blocks_are_made_side_by_side_as_cores_and_memory_allow(
 def test_blocks_are_about_equal_and_no_core_waits_for_another_if_they_are_not_too_small(compact: ModelDir) -> None:
     sampler = Sampler(compact)
     numbers = (0, 1, 10, 50, 300, 513, 1000)
-    sizes = {rows: [len(block.prompts) for block in sampler.cut(["a"] * rows, 128, 1)] for rows in numbers}
+    sizes = {
+        rows: [len(block.prompts) for block in sampler.split_into_blocks(["a"] * rows, 128, 1)] for rows in numbers
+    }
     assert sizes == {
         0: [], 1: [1], 10: [10], 50: [16, 17, 17], 300: [75] * 4, 513: [64] * 7 + [65], 1000: [125] * 8,
     }  # fmt: skip
-    assert [len(block.prompts) for block in sampler.cut(["a"] * 5, 1, 1)] == [1] * 5
+    assert [len(block.prompts) for block in sampler.split_into_blocks(["a"] * 5, 1, 1)] == [1] * 5
 
 
 def test_a_block_is_as_large_as_a_models_cache_allows() -> None:
@@ -215,7 +217,7 @@ def test_the_seed_of_a_block_is_its_own() -> None:
 
 def test_a_block_is_made_only_when_it_is_asked_for(compact: ModelDir) -> None:
     too_long = START_TOKEN + "~@" + "zq" * 200
-    texts = Sampler(compact).blocks([PROMPTS[0], too_long], 1, GREEDY, seed=0)
+    texts = Sampler(compact).sample([PROMPTS[0], too_long], 1, GREEDY, seed=0)
     assert next(texts).endswith(END_TOKEN)
     with pytest.raises(UsageError, match="fills the model's context"):
         next(texts)
@@ -225,28 +227,28 @@ def test_a_block_is_made_only_when_it_is_asked_for(compact: ModelDir) -> None:
 @pytest.mark.parametrize("prompt", ["", "My cat", f"{END_TOKEN}{START_TOKEN}My", f"\n {START_TOKEN}"])
 def test_any_text_may_be_gone_on_from(untrained: Untrained, record_tokens: str, prompt: str) -> None:
     run, how = untrained(record_tokens), replace(GREEDY, length=12)
-    [text] = Sampler(run).continued([prompt], how, seed=0)
+    [text] = Sampler(run).sample_block([prompt], how, seed=0)
     assert text == by_torch(run, prompt, how.length)
     assert text.startswith(prompt)
 
 
 def test_every_drawn_text_ends_at_its_first_end_token(literal: ModelDir, compact: ModelDir) -> None:
     for run in (literal, compact):
-        texts = list(Sampler(run).continued([f"{START_TOKEN}~`"] * 32, replace(DRAWN, length=60), seed=3))
+        texts = list(Sampler(run).sample_block([f"{START_TOKEN}~`"] * 32, replace(DRAWN, length=60), seed=3))
         ended = [text for text in texts if END_TOKEN in text]
         assert len(ended) > 20
         assert all(text.count(END_TOKEN) == 1 and text.endswith(END_TOKEN) for text in ended)
 
 
 def test_top_k_of_one_and_a_tiny_top_p_draw_the_likeliest_token(compact: ModelDir) -> None:
-    wanted = list(Sampler(compact).continued(PROMPTS, GREEDY, seed=0))
+    wanted = list(Sampler(compact).sample_block(PROMPTS, GREEDY, seed=0))
     for how in (replace(DRAWN, top_k=1, length=60), replace(DRAWN, top_p=1e-6, length=60)):
-        assert list(Sampler(compact).continued(PROMPTS, how, seed=7)) == wanted
+        assert list(Sampler(compact).sample_block(PROMPTS, how, seed=7)) == wanted
 
 
 def test_a_text_that_reaches_the_length_has_no_end_token(compact: ModelDir) -> None:
-    [whole] = Sampler(compact).continued(PROMPTS[:1], GREEDY, seed=0)
-    [cut] = Sampler(compact).continued(PROMPTS[:1], replace(GREEDY, length=3), seed=0)
+    [whole] = Sampler(compact).sample_block(PROMPTS[:1], GREEDY, seed=0)
+    [cut] = Sampler(compact).sample_block(PROMPTS[:1], replace(GREEDY, length=3), seed=0)
     assert END_TOKEN in whole
     assert END_TOKEN not in cut
     assert whole.startswith(cut)
@@ -256,20 +258,20 @@ def test_a_text_that_reaches_the_length_has_no_end_token(compact: ModelDir) -> N
 def test_the_length_counts_behind_each_prompt_of_a_block(untrained: Untrained) -> None:
     run, how = untrained(COMPACT_TOKENS), replace(GREEDY, length=5)
     prompts = [f"{START_TOKEN}~`", f"{START_TOKEN}~`cats~^lazy cat dog~@My fluffy cat sleeps on the"]
-    assert list(Sampler(run).continued(prompts, how, seed=0)) == [by_torch(run, prompt, 5) for prompt in prompts]
+    assert list(Sampler(run).sample_block(prompts, how, seed=0)) == [by_torch(run, prompt, 5) for prompt in prompts]
 
 
 def test_a_prompt_that_fills_the_context_is_refused(compact: ModelDir, hyperparameters: Hyperparameters) -> None:
     with pytest.raises(
         UsageError, match=rf"a prompt of \d+ tokens fills the model's context of {hyperparameters.n_ctx}"
     ):
-        list(Sampler(compact).continued([START_TOKEN + "~@" + "zq" * hyperparameters.n_ctx], GREEDY, seed=0))
+        list(Sampler(compact).sample_block([START_TOKEN + "~@" + "zq" * hyperparameters.n_ctx], GREEDY, seed=0))
 
 
 def test_a_repetition_penalty_keeps_from_repeating(untrained: Untrained) -> None:
     run, how = untrained(COMPACT_TOKENS), replace(GREEDY, length=40)
     plain, penalised = (
-        next(Sampler(run).continued([PROMPTS[0]], replace(how, repetition_penalty=penalty), seed=0))
+        next(Sampler(run).sample_block([PROMPTS[0]], replace(how, repetition_penalty=penalty), seed=0))
         for penalty in (1.0, 5.0)
     )
     distinct = [len(set(text.removeprefix(PROMPTS[0]))) for text in (plain, penalised)]
@@ -284,7 +286,7 @@ def test_an_older_checkpoint_is_sampled_with_its_own_weights(
     run.save_checkpoint(4, {name: -tensor for name, tensor in random_tensors(hyperparameters).items()}, {}, keep=2)
     older = ModelDir(run.path, 3)
     for _ in range(2):
-        made = [list(Sampler(one).continued(PROMPTS, how, seed=0)) for one in (older, run)]
+        made = [list(Sampler(one).sample_block(PROMPTS, how, seed=0)) for one in (older, run)]
         assert made == [[by_torch(one, prompt, how.length) for prompt in PROMPTS] for one in (older, run)]
     assert made[0] != made[1]
 
@@ -293,9 +295,9 @@ def test_a_resumed_run_is_sampled_with_its_new_weights(finetuning: Settings) -> 
     settings = finetuning(learning_rate=0.02)
     run = ModelDir(settings.checkpoint_dir / settings.run)
     finetune(settings)
-    before = list(Sampler(run).continued(PROMPTS, GREEDY, seed=0))
+    before = list(Sampler(run).sample_block(PROMPTS, GREEDY, seed=0))
     finetune(replace(settings, more=6))
-    after = list(Sampler(run).continued(PROMPTS, GREEDY, seed=0))
+    after = list(Sampler(run).sample_block(PROMPTS, GREEDY, seed=0))
     assert after == [by_torch(run, prompt, GREEDY.length) for prompt in PROMPTS] != before
 
 
@@ -366,7 +368,7 @@ def test_tokens_are_drawn_as_often_as_the_model_says(
     prompts = [PROMPT if number % 5 else others[number % 3] for number in range(N * 5 // 4)]
     tokens = [
         int(text.rpartition(" ")[2])
-        for text, prompt in zip(Sampler(run).blocks(prompts, 256, how, seed=2), prompts, strict=True)
+        for text, prompt in zip(Sampler(run).sample(prompts, 256, how, seed=2), prompts, strict=True)
         if prompt == PROMPT
     ]
     assert len(tokens) == N

@@ -143,7 +143,7 @@ def test_of_titles_alone_their_tokens_and_their_end_count(tokenizer: Tokenizer) 
         Record(category="dogs", title="Old", body="A body"),
     ]
     data = tokenize_records(records, tokenizer, COMPACT_TOKENS, 1000)
-    [(inputs, targets)] = taken(data, 0, 1, 3, titles_alone=True)
+    [(inputs, targets)] = taken(data, 0, 1, 3, titles_only=True)
     [(other_inputs, all_targets)] = taken(data, 0, 1, 3)
     assert torch.equal(inputs, other_inputs)
     assert ((targets == all_targets) | (targets == IGNORED_TARGET)).all()
@@ -154,7 +154,7 @@ def test_of_titles_alone_their_tokens_and_their_end_count(tokenizer: Tokenizer) 
 def test_titles_alone_of_dynamic_records(tokenizer: Tokenizer) -> None:
     learned = [
         tokenizer.decode([token for token in row if token != IGNORED_TARGET])
-        for _, targets in taken(dynamic(tokenizer), 0, 5, 8, titles_alone=True)
+        for _, targets in taken(dynamic(tokenizer), 0, 5, 8, titles_only=True)
         for row in targets.tolist()
     ]
     assert sorted(learned) == sorted(f"Cat {number}<|endoftext|>" for number in range(40))

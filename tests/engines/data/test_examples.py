@@ -137,7 +137,7 @@ def test_dynamic_records_that_some_draw_makes_too_long_are_counted(tokenizer: To
     def dynamic(most: int) -> DynamicExamples:
         return DynamicExamples(some, tokenizer, COMPACT_TOKENS, context=50, seed=0, least=0, most=most)
 
-    assert [dynamic(most).too_long() for most in (0, 1, 3)] == [1, 2, 2]
+    assert [dynamic(most).count_too_long() for most in (0, 1, 3)] == [1, 2, 2]
     drawn = [dynamic(1).pool(epoch, range(4)) for epoch in range(50)]
     assert {made.cut for made in drawn} == {1, 2}
     assert max(int(made.sequences.lengths.max()) for made in drawn) == 50

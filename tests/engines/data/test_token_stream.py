@@ -23,7 +23,7 @@ def test_every_window_lies_in_one_chunk(lengths: list[int], length: int, seed: i
         for end, chunk in zip(accumulate(lengths), lengths, strict=True)
         for start in range(end - chunk, end - length + 1)
     ]
-    assert stream.places(length) == len(windows)
+    assert stream.window_count(length) == len(windows)
     if not windows:
         return
     drawn = stream.windows(40, length, seed=seed, step=step)
@@ -35,7 +35,7 @@ def test_every_window_lies_in_one_chunk(lengths: list[int], length: int, seed: i
 def test_each_place_is_drawn_about_equally_often() -> None:
     """Pearson's chi-squared over the 14 places; of chance alone it is above 34.5 once in a thousand seeds."""
     stream, length = stream_of([7, 3, 12, 4, 0]), 4
-    assert stream.places(length) == 4 + 0 + 9 + 1
+    assert stream.window_count(length) == 4 + 0 + 9 + 1
     drawn = np.concatenate([stream.windows(100, length, seed=0, step=step)[:, 0] for step in range(1, 71)])
     places, counts = np.unique(drawn, return_counts=True)
     assert places.tolist() == [0, 1, 2, 3, *range(10, 19), 22]

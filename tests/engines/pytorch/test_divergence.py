@@ -12,12 +12,12 @@ N_VOCAB = 50257
 def looked_at(losses: Iterable[float], n_vocab: int = N_VOCAB) -> tuple[int | None, int | None]:
     """The first steps at which a divergence may be and is certain."""
     divergence = DivergenceDetector(n_vocab)
-    may_be = certain = None
+    may_be_diverging = certain = None
     for step, loss in enumerate(losses, start=1):
         divergence.add(loss)
-        may_be = may_be or (step if divergence.may_be else None)
-        certain = certain or (step if divergence.is_certain else None)
-    return may_be, certain
+        may_be_diverging = may_be_diverging or (step if divergence.may_be_diverging else None)
+        certain = certain or (step if divergence.has_diverged else None)
+    return may_be_diverging, certain
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -39,15 +39,15 @@ def test_a_bump_that_passes_is_none() -> None:
 def test_a_loss_that_goes_up_and_stays_is_one() -> None:
     losses = np.full(300, 4.5)
     losses[100:] = 7.5
-    may_be, certain = looked_at(losses)
-    assert may_be is not None and certain is not None
-    assert 100 < may_be <= 110 < certain <= 100 + LAST_STEPS
+    may_be_diverging, certain = looked_at(losses)
+    assert may_be_diverging is not None and certain is not None
+    assert 100 < may_be_diverging <= 110 < certain <= 100 + LAST_STEPS
 
 
 def test_one_is_seen_within_the_first_steps_too() -> None:
     losses = [4.5, 5.0, 9.0, *np.full(FIRST_STEPS, 40.0)]
-    may_be, certain = looked_at(losses)
-    assert may_be is not None and may_be <= 6
+    may_be_diverging, certain = looked_at(losses)
+    assert may_be_diverging is not None and may_be_diverging <= 6
     assert certain == LAST_STEPS
 
 
@@ -64,4 +64,9 @@ def test_what_is_no_number_is_one_at_once(loss: float) -> None:
 def test_a_step_that_spoils_the_weights_is_seen_before_they_are_saved() -> None:
     divergence = DivergenceDetector(N_VOCAB)
     divergence.add(4.0)
-    assert [divergence.may_begin(loss) for loss in (3.5, 4.5, 9.0, math.nan)] == [False, False, True, True]
+    assert [divergence.last_step_spoilt_weights(loss) for loss in (3.5, 4.5, 9.0, math.nan)] == [
+        False,
+        False,
+        True,
+        True,
+    ]

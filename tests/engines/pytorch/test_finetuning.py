@@ -158,7 +158,7 @@ def test_an_end_that_can_not_be_is_named(finetuning: Settings, changes: dict[str
 
 @pytest.mark.parametrize(("text", "seconds"), [("8h", 28800), ("90m", 5400), ("1h30m", 5400), (" 30S ", 30)])
 def test_a_time_limit_is_hours_minutes_and_seconds(finetuning: Settings, text: str, seconds: int) -> None:
-    assert finetuning(time_limit=text).seconds == seconds
+    assert finetuning(time_limit=text).time_limit_seconds == seconds
 
 
 @pytest.mark.parametrize("rate", [30.0, 1e30])

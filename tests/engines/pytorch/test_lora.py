@@ -85,7 +85,7 @@ def test_adapters_of_every_matrix_learn_and_nothing_else(hyperparameters: Hyperp
     changed = {name for name in before if before[name].tobytes() != after[name].tobytes()}
     assert changed == {name for name in before if name.endswith("/w")}
     assert (
-        sum(p.numel() for p in trained.learning.values()) == hyperparameters.n_layer * 16 * 16 * hyperparameters.n_embd
+        sum(p.numel() for p in trained.trainable.values()) == hyperparameters.n_layer * 16 * 16 * hyperparameters.n_embd
     )
 
 
@@ -139,7 +139,7 @@ def test_the_seed_draws_the_adapters_and_no_other_number(hyperparameters: Hyperp
         weights = partial(random_tensors, hyperparameters)
         trained = Training(hyperparameters, weights, rate=0.01, end=10, plan=Plan(train="lora"), seed=seed)
         assert torch.equal(torch.random.get_rng_state(), before)
-        made.append([p.detach().numpy().tobytes() for name, p in trained.learning.items() if ".lora_A." in name])
+        made.append([p.detach().numpy().tobytes() for name, p in trained.trainable.items() if ".lora_A." in name])
     assert made[0] == made[1] != made[2]
 
 
@@ -193,10 +193,10 @@ def test_a_run_with_adapters_is_sampled_and_exported_as_any(adapting: Settings, 
     finetune(settings)
     run = run_of(settings)
     how = Sampling(temperature=0, top_k=0, top_p=0, length=8)
-    [ours] = Sampler(run).continued(["~`cats~^~@My"], how, seed=0)
+    [ours] = Sampler(run).sample_block(["~`cats~^~@My"], how, seed=0)
     where: dict[str, Any] = {"run": settings.run, "checkpoint_dir": settings.checkpoint_dir}
     out = export(ExportSettings(to="tf", out=tmp_path / "tf", **where))
-    [exported] = Sampler(ModelDir(out)).continued(["~`cats~^~@My"], how, seed=0)
+    [exported] = Sampler(ModelDir(out)).sample_block(["~`cats~^~@My"], how, seed=0)
     assert len(ours) > len("~`cats~^~@My")
     tensors = run.tensors()
     for folder in (ModelDir(out), hugging_face.HuggingFaceDir(export(ExportSettings(out=tmp_path / "hf", **where)))):

@@ -6,7 +6,7 @@ from torch.nn import functional
 from transformers import GPT2LMHeadModel
 
 from redditgen.engines.data.batches import IGNORED_TARGET
-from redditgen.engines.pytorch.loss import ROWS_AT_ONCE, summed_loss, token_losses
+from redditgen.engines.pytorch.loss import LOGIT_ROWS, summed_loss, token_losses
 from redditgen.gpt2.hyperparameters import Hyperparameters
 from redditgen.gpt2.tensor_names import copy_to_network, new_network
 from tests.support.tiny_model import random_tensors
@@ -28,7 +28,7 @@ def batch(request: pytest.FixtureRequest, hyperparameters: Hyperparameters) -> B
     tokens = torch.randint(hyperparameters.n_vocab, (request.param, 21), generator=generator)
     lengths = torch.randint(1, 21, (request.param, 1), generator=generator)
     targets = tokens[:, 1:].masked_fill(torch.arange(20) >= lengths, IGNORED_TARGET)
-    assert request.param < 40 or (targets != IGNORED_TARGET).sum() > ROWS_AT_ONCE
+    assert request.param < 40 or (targets != IGNORED_TARGET).sum() > LOGIT_ROWS
     return tokens[:, :-1], targets
 
 

@@ -24,7 +24,7 @@ from redditgen.errors import InputError, MissingError, UsageError
 from redditgen.finetune.command import finetune
 from redditgen.gpt2.hyperparameters import Hyperparameters
 from redditgen.gpt2.model_dir import ModelDir
-from redditgen.settings.options import byte_count
+from redditgen.settings.options import parse_byte_count
 from tests.engines.pytorch.test_training import batch, training
 from tests.support.fixture_types import Redditgen, Settings
 from tests.support.paths import ROOT
@@ -179,13 +179,13 @@ def test_no_more_is_computed_at_once_than_makes_it_faster() -> None:
     [("4GB", 4 * GB), ("1.5 GiB", 1610612736), ("500m", 500_000_000), ("1000", 1000), ("7B", 7), ("2tb", 2 * 10**12)],
 )
 def test_amounts_are_read(text: str, count: int) -> None:
-    assert byte_count("--memory", text) == count
+    assert parse_byte_count("--memory", text) == count
 
 
 @pytest.mark.parametrize("text", ["", "much", "GB", "-1GB", "0", "4 G B", "4ib", "4 Gbit", "1e9", "1,5GB", "٥GB"])
 def test_what_is_no_amount_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--memory must be an amount like 4GB"):
-        byte_count("--memory", text)
+        parse_byte_count("--memory", text)
 
 
 def test_the_plan_is_said_before_the_first_step(finetuning: Settings, caplog: pytest.LogCaptureFixture) -> None:

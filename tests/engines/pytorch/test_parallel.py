@@ -15,7 +15,7 @@ from tests.support.fixture_types import Settings
 @pytest.mark.parametrize("rows", [1, 2, 3, 7])
 def test_ranks_share_the_rows_of_a_batch(rows: int) -> None:
     inputs = torch.arange(rows * 4).reshape(rows, 4)
-    shares = [Ranks(rank, 3).own((inputs, inputs + 1)) for rank in range(3)]
+    shares = [Ranks(rank, 3).own_rows((inputs, inputs + 1)) for rank in range(3)]
     counted = [pair for share in shares for pair in zip(*share, strict=True) if (pair[1] != IGNORED_TARGET).all()]
     assert sorted(row.tolist() for row, _ in counted) == inputs.tolist()
     assert all(torch.equal(row + 1, targets) for row, targets in counted)
@@ -24,7 +24,7 @@ def test_ranks_share_the_rows_of_a_batch(rows: int) -> None:
 
 def test_a_rank_without_rows_learns_nothing(tiny: ModelDir) -> None:
     model = new_network(tiny.hyperparameters())
-    inputs, targets = Ranks(1, 2).own((torch.ones(1, 5, dtype=torch.long), torch.ones(1, 5, dtype=torch.long)))
+    inputs, targets = Ranks(1, 2).own_rows((torch.ones(1, 5, dtype=torch.long), torch.ones(1, 5, dtype=torch.long)))
     loss = summed_loss(model, inputs, targets)
     loss.backward()
     assert loss.item() == 0

@@ -119,7 +119,7 @@ def test_every_plan_learns_and_goes_on_bit_for_bit(hyperparameters: Hyperparamet
     assert learn(usual, range(1, 11)) == pytest.approx(losses, rel=0.02)
     if "optimizer_bits" in plan:
         assert state["transformer.wte.weight.state1"].dtype == np.uint8
-        assert all(parameter.grad is None for parameter in second.learning.values())
+        assert all(parameter.grad is None for parameter in second.trainable.values())
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
@@ -263,8 +263,8 @@ def test_batches_of_one_step_are_one_batch_of_all_their_records(
     apart, together = training(hyperparameters), training(hyperparameters)
     apart.gradients(*parts)
     together.gradients(pad_batch(Sequences.from_rows(rows), np.arange(len(rows))))
-    for name, parameter in apart.learning.items():
-        torch.testing.assert_close(parameter.grad, together.learning[name].grad, rtol=1e-4, atol=1e-5)
+    for name, parameter in apart.trainable.items():
+        torch.testing.assert_close(parameter.grad, together.trainable[name].grad, rtol=1e-4, atol=1e-5)
     if optimizer == "sgd":
         for name, tensor in trained.tensors().items():
             np.testing.assert_allclose(
@@ -281,7 +281,7 @@ def test_only_the_layers_learn_where_only_they_shall(hyperparameters: Hyperparam
     changed = {name for name, tensor in trained.tensors().items() if tensor.tobytes() != before[name].tobytes()}
     assert changed == set(before) - {"model/wte", "model/wpe", "model/ln_f/g", "model/ln_f/b"}
     names = {name.rpartition(".")[0] for name in trained.optimizer_state()}
-    assert names == (set(trained.learning) if optimizer == "adam" else set())
+    assert names == (set(trained.trainable) if optimizer == "adam" else set())
 
 
 def test_the_layers_alone_learn_as_they_do_with_all(hyperparameters: Hyperparameters) -> None:

@@ -11,7 +11,7 @@ from redditgen.fetch.bigquery import cost
 from redditgen.fetch.bigquery.parameters import query_parameters
 from redditgen.fetch.sql import statement
 from redditgen.fetch.sql.tables import TableChoice
-from redditgen.settings.options import byte_count
+from redditgen.settings.options import parse_byte_count
 
 SQL = """#standardSQL
 -- not `fh-bigquery.reddit_posts.2019_08` here
@@ -145,7 +145,9 @@ def test_sizes(count: int, text: str) -> None:
 
 @given(st.integers(1, 1 << 50))
 def test_a_size_is_an_amount_again(count: int) -> None:
-    assert byte_count("--max-bytes", cost.format_bytes(count).replace("bytes", "B")) == pytest.approx(count, rel=0.06)
+    assert parse_byte_count("--max-bytes", cost.format_bytes(count).replace("bytes", "B")) == pytest.approx(
+        count, rel=0.06
+    )
 
 
 def test_forecast() -> None:

@@ -121,7 +121,7 @@ def test_transformers_computes_with_what_is_written_what_our_network_does(writte
 
 def test_what_is_written_is_read_bit_for_bit(written: Path, tiny: ModelDir) -> None:
     model = HuggingFaceDir(written)
-    assert HuggingFaceDir.is_one(written)
+    assert HuggingFaceDir.matches(written)
     assert model.hyperparameters() == tiny.hyperparameters()
     assert model.tokenizer().vocabulary == tiny.tokenizer().vocabulary
     assert model.tokenizer().merges == tiny.tokenizer().merges
@@ -212,7 +212,7 @@ def test_a_damaged_config_is_named(folder: Path, content: bytes) -> None:
     with pytest.raises(InputError, match=r"config\.json: (can't be read as JSON|must be a JSON object)"):
         HuggingFaceDir(folder).hyperparameters()
     (folder / "config.json").unlink()
-    assert not HuggingFaceDir.is_one(folder)
+    assert not HuggingFaceDir.matches(folder)
     with pytest.raises(MissingError, match=r"config\.json: not there"):
         HuggingFaceDir(folder).hyperparameters()
 

@@ -22,5 +22,5 @@ def write_texts(
 ) -> Generator[str]:
     """Sample blocks of prompts in this process; yield the text of each prompt, in order."""
     sampler = Sampler(run, choose_precision(options.precision))
-    with closing(sampler.blocks(prompts, options.block_size, sampling, seed)) as texts:
+    with closing(sampler.sample(prompts, options.block_size, sampling, seed)) as texts:
         yield from texts

@@ -60,7 +60,7 @@ def open_ray_writer(run: ModelDir, sampling: Sampling, options: SamplerOptions) 
     ):
 
         def write(prompts: Sequence[str], seed: int) -> Generator[str]:
-            blocks = Sampler(model, precision).cut(prompts, options.block_size, seed)
+            blocks = Sampler(model, precision).split_into_blocks(prompts, options.block_size, seed)
             with closing(pool.results(blocks)) as results:
                 yield from texts_in_order(blocks, results)
 
@@ -93,7 +93,7 @@ class RaySampler(RayWorker[Block, list[str]]):
         self._sampler = Sampler(task.run, task.precision)
 
     def work(self, block: Block) -> list[str]:
-        return list(self._sampler.continued(block.prompts, self._task.sampling, block.seed))
+        return list(self._sampler.sample_block(block.prompts, self._task.sampling, block.seed))
 
 
 def _versions() -> dict[str, str]:

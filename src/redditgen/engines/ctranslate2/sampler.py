@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 class Block:
     """Prompts that are sampled together; their texts depend on nothing but them and the seed."""
 
-    places: list[int]
+    indices: list[int]
     """The prompts' indices among all prompts."""
     prompts: list[str]
     seed: int
@@ -54,15 +54,15 @@ class Sampler:
         self._folder = find_or_build_model(model, precision)
         _log.debug("%s: as %s for CTranslate2 in %s", model.path, precision, self._folder)
 
-    def blocks(self, prompts: Sequence[str], size: int, sampling: Sampling, seed: int) -> Generator[str]:
+    def sample(self, prompts: Sequence[str], size: int, sampling: Sampling, seed: int) -> Generator[str]:
         """Sample prompts in blocks of at most `size`, and yield their texts in order.
 
         Closing the generator drops the blocks that have not started.
         """
-        blocks = self.cut(prompts, size, seed)
+        blocks = self.split_into_blocks(prompts, size, seed)
 
         def sample_block(block: Block) -> list[str]:
-            return list(self.continued(block.prompts, sampling, block.seed))
+            return list(self.sample_block(block.prompts, sampling, block.seed))
 
         concurrent = self._concurrent_blocks(size, sampling)
         _log.debug("CTranslate2 writes %d blocks of %d, %d side by side", len(blocks), size, concurrent)
@@ -78,7 +78,7 @@ class Sampler:
         block_bytes = (self._folder / "model.bin").stat().st_size + cache_bytes(self._hparams, size, sampling.length)
         return max(1, min(os.cpu_count() or 1, available_memory() // block_bytes))
 
-    def cut(self, prompts: Sequence[str], size: int, seed: int) -> list[Block]:
+    def split_into_blocks(self, prompts: Sequence[str], size: int, seed: int) -> list[Block]:
         """Split prompts into blocks of at most `size`, of similar length, in the order that `texts_in_order` needs.
 
         Prompts of equal length start to be continued at the same time; a shorter one would wait until the longest in
@@ -88,9 +88,9 @@ class Sampler:
         order = iter(sorted(range(len(prompts)), key=lengths.__getitem__))
         numbered = enumerate(list(islice(order, rows)) for rows in _block_sizes(len(prompts), size))
         blocks = [Block(rows, [prompts[row] for row in rows], block_seed(seed, number)) for number, rows in numbered]
-        return sorted(blocks, key=lambda block: min(block.places))
+        return sorted(blocks, key=lambda block: min(block.indices))
 
-    def continued(self, prompts: Sequence[str], sampling: Sampling, seed: int) -> Iterator[str]:
+    def sample_block(self, prompts: Sequence[str], sampling: Sampling, seed: int) -> Iterator[str]:
         """Sample one block: yield each prompt with the text that the model writes after it, through the end token.
 
         Prompts are starts of records. A text of `sampling.length` tokens may lack the end token. Raises UsageError for
@@ -166,7 +166,7 @@ def texts_in_order(blocks: Sequence[Block], made: Iterable[Iterable[str]]) -> It
     texts: dict[int, str] = {}
     next_index = 0
     for block, block_texts in zip(blocks, made, strict=True):
-        texts |= zip(block.places, block_texts, strict=True)
+        texts |= zip(block.indices, block_texts, strict=True)
         while next_index in texts:
             yield texts.pop(next_index)
             next_index += 1

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def training_batches(
-    number: int, data: Examples | DynamicExamples, size: int, seed: int, *, titles_alone: bool
+    number: int, data: Examples | DynamicExamples, size: int, seed: int, *, titles_only: bool
 ) -> "Iterator[tuple[Batch, int]]":
     """Yield batches without end, from batch `number` on, counted from 0 over all epochs.
 
@@ -49,15 +49,15 @@ def training_batches(
         for pool_number, record_numbers in enumerate(pools[first_pool:], start=first_pool):
             pool = data.pool(epoch, record_numbers)
             batches = batches_by_length(pool.sequences.lengths, size, np.random.default_rng([seed, epoch, pool_number]))
-            yield from (_tensors(pool, indices, titles_alone) for indices in batches[done:])
+            yield from (_tensors(pool, indices, titles_only) for indices in batches[done:])
             done = 0  # only the first pool is entered midway
         epoch, number = epoch + 1, 0
 
 
-def _tensors(pool: Examples, indices: "NDArray[np.int64]", titles_alone: bool) -> "tuple[Batch, int]":
+def _tensors(pool: Examples, indices: "NDArray[np.int64]", titles_only: bool) -> "tuple[Batch, int]":
     inputs, targets = pad_batch(pool.sequences, indices)
     tokens = int((targets != IGNORED_TARGET).sum())
-    if titles_alone:
+    if titles_only:
         is_title = title_mask(targets, pool.title_starts[indices], pool.title_ends[indices])
         targets = targets.masked_fill(~is_title, IGNORED_TARGET)
     return (inputs, targets), tokens

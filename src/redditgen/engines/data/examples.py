@@ -101,7 +101,7 @@ class DynamicExamples:
             return record
         return record.draw(Random(f"{self.seed} epoch {epoch} record {number}"), self.least, self.most)
 
-    def too_long(self) -> int:
+    def count_too_long(self) -> int:
         """Return how many records may be cut: those longer than the context with the longest keywords they can get."""
         longest = (r.draw_longest(self.most) if isinstance(r, KeywordPool) else r for r in self.records)
         # A token is at least one byte long, so records of few bytes needn't be tokenized.

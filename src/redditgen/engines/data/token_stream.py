@@ -17,8 +17,6 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-USUAL = 256  # tokens of a window by default: four or five titles; gpt-2-simple's 1,024 do not fit a 4 GB card
-
 
 @dataclass(frozen=True)
 class TokenStream:
@@ -32,7 +30,7 @@ class TokenStream:
         """The number of tokens in all chunks."""
         return sum(map(len, self.chunks))
 
-    def places(self, length: int) -> int:
+    def window_count(self, length: int) -> int:
         """Return how many windows of `length` tokens there are: one for each position at which one fits a chunk."""
         return sum(max(0, len(chunk) - length + 1) for chunk in self.chunks)
 

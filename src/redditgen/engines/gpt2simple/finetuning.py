@@ -47,7 +47,7 @@ class Gpt2SimpleFinetuning:
         if isinstance(job.dataset.train, DynamicExamples):
             _log.warning("%s: gpt-2-simple draws the keywords once, not anew every epoch", job.dataset.source)
         self.stream = _training_stream(job.dataset.train, self.run_info.record_tokens, self.tokenizer)
-        if not self.stream.places(self.window):
+        if not self.stream.window_count(self.window):
             raise InputError(
                 f"{job.dataset.source}: has {self.stream.tokens} tokens to train on, and a window {self.window}; "
                 "lower --window, or give more titles"
@@ -145,7 +145,7 @@ class Gpt2SimpleFinetuning:
             run.clear_run()
         run.start_run(self.job.initial_model, self.run_info)
         self.job.on_first_change()
-        self.metrics.cut(self.start)
+        self.metrics.delete_after(self.start)
         for report in self.before:
             self.metrics.add(report)
 

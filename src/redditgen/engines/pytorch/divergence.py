@@ -41,24 +41,24 @@ class DivergenceDetector:
             self._limit = max(self._limit, loss) + ABOVE_CHANCE
         self._first.append(loss)
         if len(self._first) == FIRST_STEPS:
-            self._limit = min(self._limit, self.began_at + ABOVE_FIRST)
+            self._limit = min(self._limit, self.initial_loss + ABOVE_FIRST)
 
     @property
-    def began_at(self) -> float:
+    def initial_loss(self) -> float:
         """The mean loss of the first FIRST_STEPS steps, or of those there are so far; 0 before the first."""
         return _mean(self._first)
 
     @property
-    def is_at(self) -> float:
+    def recent_loss(self) -> float:
         """The mean loss of the last RECENT_STEPS steps; 0 before the first."""
         return _mean(list(self._last)[-RECENT_STEPS:])
 
     @property
-    def may_be(self) -> bool:
+    def may_be_diverging(self) -> bool:
         """Whether the recent losses are so high, or NaN, that the weights should not be saved now."""
-        return not self.is_at <= self._limit
+        return not self.recent_loss <= self._limit
 
-    def may_begin(self, loss_after: float) -> bool:
+    def last_step_spoilt_weights(self, loss_after: float) -> bool:
         """Return whether the last step has made the weights far worse.
 
         `loss_after` is the loss of the new weights on the batches that the step trained on; at least one loss must have
@@ -67,7 +67,7 @@ class DivergenceDetector:
         return not loss_after <= self._last[-1] + ABOVE_FIRST
 
     @property
-    def is_certain(self) -> bool:
+    def has_diverged(self) -> bool:
         """Whether the training has diverged: the loss has been above the limit for long, or is infinite or NaN."""
         return not math.isfinite(self._last[-1]) or (
             len(self._last) == LAST_STEPS and _mean(list(self._last)) > self._limit

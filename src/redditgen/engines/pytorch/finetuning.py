@@ -109,7 +109,7 @@ class TorchFinetuning:
             run.clear_run()
         run.start_run(self.job.initial_model, self.data.run_info)
         self.job.on_first_change()
-        run.metrics.cut(start)
+        run.metrics.delete_after(start)
         bar = self.progress(run.path.name, unit="steps", total=end, done=start)
         with bar as progress, EventWriter(run.path, start) as events:
             self.reporting = StepReporter(run.metrics, events, self.training.device)
@@ -147,7 +147,7 @@ class TorchFinetuning:
             titles=0 if isinstance(self.data.train, TokenStream) else sum(len(inputs) for inputs, _ in batches),
         )
         self.divergence.add(loss)
-        if self.divergence.is_certain:
+        if self.divergence.has_diverged:
             raise self._divergence_error(step, loss)
 
     def _finish_step(self, step: int, is_interrupted: bool) -> bool:
@@ -198,7 +198,7 @@ class TorchFinetuning:
         """
         run, checkpoints = self.job.run, self.job.checkpoints
         loss = self.training.loss(*self.batches)
-        if self.divergence.may_be or self.divergence.may_begin(loss):
+        if self.divergence.may_be_diverging or self.divergence.last_step_spoilt_weights(loss):
             if last:
                 raise self._divergence_error(step, loss)
             _log.warning("%s: not saved at step %d, since the loss is going up", run.path, step)
@@ -221,7 +221,7 @@ class TorchFinetuning:
         kept_note = f"the checkpoint of step {self.saved_at} is kept" if self.saved_at else "nothing was saved"
         return RedditgenError(
             f"{self.job.run.path}: the loss is {loss:.2f} at step {step}, after "
-            f"{self.divergence.began_at:.2f} at first, so training has ended; {kept_note}; "
+            f"{self.divergence.initial_loss:.2f} at first, so training has ended; {kept_note}; "
             f"lower --learning-rate, which is {self.training.rate:g}"
         )
 
@@ -232,9 +232,9 @@ class TorchFinetuning:
         if isinstance(data, TokenStream):
             yield from (self._window_batches(data, step, batches_per_step) for step in count(done + 1))
             return
-        titles_alone = self.data.run_info.loss_on == LOSS_ON_TITLE
+        titles_only = self.data.run_info.loss_on == LOSS_ON_TITLE
         batch_stream = training_batches(
-            done * batches_per_step, data, self.batch_size, self.job.optimizer.seed, titles_alone=titles_alone
+            done * batches_per_step, data, self.batch_size, self.job.optimizer.seed, titles_only=titles_only
         )
         while True:
             batches, tokens = zip(*islice(batch_stream, batches_per_step), strict=True)
@@ -267,7 +267,8 @@ class TorchFinetuning:
     def _write_samples(self, step: int) -> None:
         """Sample records and write them to `<sample_dir>/<run>/samples-<step>`.
 
-        The prompt is how the run's records begin, or, where the run can't do without, a category drawn by the step.
+        The prompt is how the run's records begin, with a category, drawn with the step as the seed, where the run needs
+        one.
         """
         run_info, samples = self.data.run_info, self.job.samples
         prompt = run_info.opening(run_info.draw_category(Random(step)))
@@ -281,4 +282,5 @@ class TorchFinetuning:
 
 
 def _is_due(step: int, every: int) -> bool:
+    """Return whether a step is one of every `every` steps; 0 is never due."""
     return every > 0 and step % every == 0

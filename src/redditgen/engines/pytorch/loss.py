@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     import torch
     from transformers import GPT2LMHeadModel
 
-ROWS_AT_ONCE = 256  # positions whose logits are in memory together: 8 MB in float32 for mini, 51 MB for 124M
-ROWS_TOGETHER = 512  # positions whose logits' gradient is in memory together: 51 MB for 124M in 16 bits
-ROWS_ALIKE = 32  # the number of rows is padded to a multiple of this
+LOGIT_ROWS = 256  # positions whose logits are in memory together: 8 MB in float32 for mini, 51 MB for 124M
+GRADIENT_ROWS = 512  # positions whose logits' gradient is in memory together: 51 MB for 124M in 16 bits
+ROW_MULTIPLE = 32  # the number of rows is padded to a multiple of this
 
 
 def summed_loss(model: "GPT2LMHeadModel", inputs: "torch.Tensor", targets: "torch.Tensor") -> "torch.Tensor":
@@ -52,7 +52,7 @@ def token_losses(model: "GPT2LMHeadModel", inputs: "torch.Tensor", targets: "tor
     is_counted = targets != IGNORED_TARGET
     with torch.no_grad():
         hidden = model.transformer(input_ids=inputs).last_hidden_state[is_counted]
-        slices = zip(hidden.split(ROWS_AT_ONCE), targets[is_counted].split(ROWS_AT_ONCE), strict=True)
+        slices = zip(hidden.split(LOGIT_ROWS), targets[is_counted].split(LOGIT_ROWS), strict=True)
         losses = [functional.cross_entropy(model.lm_head(h).float(), t, reduction="none") for h, t in slices]
     return torch.cat(losses)
 
@@ -74,17 +74,17 @@ def _head_and_loss_function() -> "type[torch.autograd.Function]":
             dtype = torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else weight.dtype
             with torch.autocast(device_type, enabled=False):
                 # Padded, since oneDNN compiles a kernel for each size of a matrix product and keeps it.
-                hidden = torch.nn.functional.pad(hidden.to(dtype), (0, 0, 0, -count % ROWS_ALIKE))
+                hidden = torch.nn.functional.pad(hidden.to(dtype), (0, 0, 0, -count % ROW_MULTIPLE))
                 weight = weight.to(dtype)
                 total = torch.zeros((), device=hidden.device)
                 hidden_gradient, weight_gradient = torch.empty_like(hidden), None
-                for start in range(0, len(hidden), ROWS_TOGETHER):
-                    rows = hidden[start : start + ROWS_TOGETHER]
+                for start in range(0, len(hidden), GRADIENT_ROWS):
+                    rows = hidden[start : start + GRADIENT_ROWS]
                     logit_gradient, loss = _logit_gradient_and_loss(
-                        rows, weight, targets[start : start + ROWS_TOGETHER]
+                        rows, weight, targets[start : start + GRADIENT_ROWS]
                     )
                     total += loss
-                    torch.mm(logit_gradient, weight, out=hidden_gradient[start : start + ROWS_TOGETHER])
+                    torch.mm(logit_gradient, weight, out=hidden_gradient[start : start + GRADIENT_ROWS])
                     if ctx.needs_input_grad[1]:
                         weight_gradient = _add_weight_gradient(weight_gradient, logit_gradient, rows)
                     del logit_gradient  # frees its memory before the next one is allocated
@@ -117,7 +117,7 @@ def _logit_gradient_and_loss(
     logit_gradient = torch.empty(len(hidden), len(weight), dtype=hidden.dtype, device=hidden.device)
     logit_gradient[len(targets) :] = 0
     total = torch.zeros((), device=hidden.device)
-    slices = (tensor.split(ROWS_AT_ONCE) for tensor in (hidden, targets, logit_gradient))
+    slices = (tensor.split(LOGIT_ROWS) for tensor in (hidden, targets, logit_gradient))
     for rows, labels, slice_gradient in zip(*slices, strict=False):
         scores = torch.log_softmax((rows @ weight.t())[: len(labels)], dim=-1, dtype=torch.float32)
         total -= scores.gather(1, labels[:, None]).sum()

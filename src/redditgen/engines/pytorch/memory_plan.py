@@ -21,7 +21,7 @@ Both are arithmetic on the model's shape, without torch: a few dozen predictions
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from redditgen.engines.pytorch.loss import ROWS_AT_ONCE, ROWS_TOGETHER
+from redditgen.engines.pytorch.loss import GRADIENT_ROWS, LOGIT_ROWS
 from redditgen.errors import InputError, MissingError
 from redditgen.gpt2.hyperparameters import Hyperparameters
 
@@ -328,7 +328,7 @@ def _head_bytes(work: Workload, plan: Plan) -> float:
     embedding_parameters, tokens = hyperparameters.n_vocab * hyperparameters.n_embd, _max_positions(work, plan)
     weight_copy = embedding_parameters * compute_bytes if plan.weight_bits == 32 and compute_bytes == 2 else 0
     weight_gradient = embedding_parameters * (4 + compute_bytes) if plan.train == "full" else 0
-    logits = hyperparameters.n_vocab * (ROWS_AT_ONCE * (4 + compute_bytes) + min(tokens, ROWS_TOGETHER) * compute_bytes)
+    logits = hyperparameters.n_vocab * (LOGIT_ROWS * (4 + compute_bytes) + min(tokens, GRADIENT_ROWS) * compute_bytes)
     return logits + weight_copy + weight_gradient + tokens * hyperparameters.n_embd * (8 + 2 * compute_bytes)
 
 

@@ -47,7 +47,7 @@ class LossScale:
         self.is_needed = precision == "float16"
         self.factor, self.good_steps = (2.0**16 if self.is_needed else 1.0), 0
 
-    def learn(self, is_finite: bool) -> None:
+    def update(self, is_finite: bool) -> None:
         """Halve the factor after a gradient that overflowed, and double it after 2,000 in a row that were finite."""
         if not self.is_needed:
             return
@@ -64,7 +64,7 @@ class Optimizer:
     def __init__(self, learning: "Parameters", kind: str, precision: str) -> None:
         import torch
 
-        self.learning, self.is_sgd, self.scale = learning, kind == "sgd", LossScale(precision)
+        self.trainable, self.is_sgd, self.scale = learning, kind == "sgd", LossScale(precision)
         self._optimizer: torch.optim.Optimizer = (
             torch.optim.SGD(learning.values())
             if self.is_sgd
@@ -79,24 +79,24 @@ class Optimizer:
         """Update the parameters by their gradients at a learning rate; skip this where a scaled gradient overflowed."""
         import torch
 
-        gradients = [parameter.grad for parameter in self.learning.values() if parameter.grad is not None]
+        gradients = [parameter.grad for parameter in self.trainable.values() if parameter.grad is not None]
         if self.scale.is_needed:
             torch._foreach_mul_(gradients, 1 / self.scale.factor)
         is_finite = True
         if self.scale.is_needed or not self.is_sgd:
             max_norm = math.inf if self.is_sgd else MAX_GRADIENT_NORM
-            norm = torch.nn.utils.clip_grad_norm_(self.learning.values(), max_norm)
+            norm = torch.nn.utils.clip_grad_norm_(self.trainable.values(), max_norm)
             is_finite = not self.scale.is_needed or math.isfinite(norm.item())
         if is_finite:
             self._optimizer.param_groups[0]["lr"] = rate
             self._optimizer.step()
-        self.scale.learn(is_finite)
+        self.scale.update(is_finite)
 
     def state(self) -> "Tensors":
         """Return the states of every parameter, under `<parameter>.<name>`, and in float16 the loss scale."""
         arrays = {
             f"{name}.{kind}": tensor.cpu().numpy()
-            for name, parameter in self.learning.items()
+            for name, parameter in self.trainable.items()
             for kind, tensor in self._state_of(name, parameter).items()
             if kind != "step" and hasattr(tensor, "cpu")
         }
@@ -117,7 +117,7 @@ class Optimizer:
         for key, array in state.items():
             name, _, kind = key.rpartition(".")
             saved_by_name.setdefault(name, {})[kind] = array
-        for name, parameter in self.learning.items():
+        for name, parameter in self.trainable.items():
             saved = saved_by_name.get(name, {})
             if any(saved[kind].shape != parameter.shape for pair in _MOMENTS for kind in pair if kind in saved):
                 raise InputError(f"optimizer state: {name} is of another shape; delete the file to go on without it")
@@ -157,7 +157,7 @@ class LowMemoryOptimizer(Optimizer):
         import torch
 
         library = import_bitsandbytes()
-        self.learning, self.is_sgd, self.scale = learning, False, LossScale(precision)
+        self.trainable, self.is_sgd, self.scale = learning, False, LossScale(precision)
         self._optimizers = {
             name: library.optim.AdamW8bit([parameter], betas=BETAS, weight_decay=WEIGHT_DECAY)
             for name, parameter in learning.items()
@@ -193,12 +193,12 @@ class LowMemoryOptimizer(Optimizer):
         if is_finite := math.isfinite(norm):
             factor = min(1.0, MAX_GRADIENT_NORM / (norm + 1e-6)) / self.scale.factor
             for name in list(self._gradients):
-                self.learning[name].grad = self._gradients.pop(name).float().mul_(factor)
+                self.trainable[name].grad = self._gradients.pop(name).float().mul_(factor)
                 self._optimizers[name].param_groups[0]["lr"] = rate
                 self._optimizers[name].step()
-                self.learning[name].grad = None
+                self.trainable[name].grad = None
         self.clear()
-        self.scale.learn(is_finite)
+        self.scale.update(is_finite)
 
     def _state_of(self, name: str, parameter: "torch.nn.Parameter") -> dict[str, Any]:
         states: dict[str, Any] = self._optimizers[name].state[parameter]

@@ -33,9 +33,9 @@ class Ranks:
 
     rank: int = 0
     count: int = 1
-    here: int = 1
+    count_on_node: int = 1
 
-    def own(self, batch: "Batch") -> "Batch":
+    def own_rows(self, batch: "Batch") -> "Batch":
         """Return this process's rows of a batch, as inputs and targets, both [rows, positions].
 
         A process without rows gets the first one with targets of IGNORED_TARGET, so that it too has gradients, of zero,
@@ -68,7 +68,7 @@ class Ranks:
         torch.distributed.all_reduce(total)
         return total.item()
 
-    def losses(self, model: "GPT2LMHeadModel") -> "DistributedDataParallel":
+    def parallel_loss(self, model: "GPT2LMHeadModel") -> "DistributedDataParallel":
         """Return a module that computes `summed_loss` of a network from inputs and targets.
 
         Its backward pass replaces the gradients with their mean over the processes.

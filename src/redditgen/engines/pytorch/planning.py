@@ -54,7 +54,7 @@ def plan_for_job(job: TrainingJob, batch: int, ranks: Ranks = SINGLE_PROCESS) ->
     """
     torch_device = device.best_device()
     options, optimizer = job.plan, job.optimizer
-    memory = options.memory or device.available_device_memory(torch_device, ranks.here)
+    memory = options.memory or device.available_device_memory(torch_device, ranks.count_on_node)
     adapters = _resumed_adapters(job)
     asked = PlanRequest(
         precision=device.choose_precision(torch_device, options.precision),

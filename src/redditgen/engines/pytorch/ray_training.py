@@ -28,9 +28,7 @@ from redditgen.runtime.progress import Progress
 from redditgen.runtime.ray_cluster import cpus_per_worker, last_line, missing_module, ray_connection
 from redditgen.runtime.signals import deferred_signals
 
-_STORAGE_FOLDER = (
-    ".ray"  # a folder in the run's; with a file in it, Ray Train checks that all nodes share the run's folder
-)
+_STORAGE_FOLDER = ".ray"  # in the run's folder; with a file in it, Ray Train checks that all nodes share that folder
 _WAITING_NOTICE_AFTER = 30  # seconds without a message from the workers, after which the log says so
 _POLL_INTERVAL = 0.5  # seconds to wait for a message at a time
 
@@ -60,9 +58,7 @@ def finetune_with_ray(job: TrainingJob, workers: RayWorkers) -> int:
     Raises the errors of `engine.finetune`; UsageError where the cluster has too few GPUs or CPUs for the workers;
     MissingError where ray, or a node's redditgen of this version, is missing; RedditgenError where a worker fails.
     """
-    os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = (
-        "0"  # read when a trainer is created; workers then stay in the folder that they enter
-    )
+    os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"  # read when a trainer is created; workers stay in the folder they enter
     cpus = max(os.cpu_count() or 1, workers.number or 1)
     storage = job.run.path.absolute() / _STORAGE_FOLDER
     with ray_connection(workers.address, cpus, without_ray="leaving --num-workers out") as ray:
@@ -105,6 +101,7 @@ class _RayTraining:
         return self._last_step
 
     def _trainer(self, storage: Path) -> Any:
+        """Return the trainer of Ray Train, with the workers and the task that it starts them with."""
         from ray.train import RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer
 
@@ -201,6 +198,7 @@ def _run_worker(config: dict[str, _Task]) -> None:
 
 
 def _train_as_rank(task: _Task) -> None:
+    """Train as the process of this worker's rank; the first one also sends its log records and the last step."""
     from ray.train import get_context
 
     context = get_context()

@@ -30,7 +30,10 @@ class EventWriter:
     """Writes the event file of one command with TensorBoard's own record writer; use it in a `with` block."""
 
     def __init__(self, folder: Path, start: int) -> None:
-        """Begin a file in an existing folder for the steps after `start`. Raises InputError where it can't be written."""
+        """Create a file in an existing folder for the steps after `start`.
+
+        Raises InputError where it can't be written.
+        """
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.summary.writer.record_writer import RecordWriter
 

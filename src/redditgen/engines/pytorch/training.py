@@ -120,13 +120,13 @@ class Training:
             self.adapters = Adapters(self.model, plan.lora_rank, base, seed=seed)
             if adapters:
                 self.adapters.load(adapters)
-        self.learning = dict(trainable_parameters(self.model, plan.train, hyperparameters.n_layer))
-        for parameter in self.learning.values():
+        self.trainable = dict(trainable_parameters(self.model, plan.train, hyperparameters.n_layer))
+        for parameter in self.trainable.values():
             parameter.requires_grad_(True)
         if plan.checkpointing:
             self._enable_checkpointing()
         self.optimizer = self._create_optimizer(optimizer)
-        self._parallel_loss = ranks.losses(self.model) if ranks.count > 1 else None
+        self._parallel_loss = ranks.parallel_loss(self.model) if ranks.count > 1 else None
         self.model.train()
 
     def _create_optimizer(self, kind: str) -> Optimizer:
@@ -134,15 +134,15 @@ class Training:
         import torch
 
         if self.plan.optimizer_bits == 32:
-            return Optimizer(self.learning, kind, self.plan.precision)
+            return Optimizer(self.trainable, kind, self.plan.precision)
         embedding_name, twins = "transformer.wte.weight", {}
-        if embedding_name in self.learning:
+        if embedding_name in self.trainable:
             # The embeddings serve as the output layer too. As a parameter of its own, the output layer has its gradient
             # complete, and moved to 16 bits, long before the backward pass reaches the input.
             twins[embedding_name] = self.model.lm_head.weight = torch.nn.Parameter(
-                self.learning[embedding_name].detach()
+                self.trainable[embedding_name].detach()
             )
-        return LowMemoryOptimizer(self.learning, twins, self.plan.precision)
+        return LowMemoryOptimizer(self.trainable, twins, self.plan.precision)
 
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of a step, counted from 1."""
@@ -164,7 +164,7 @@ class Training:
     def gradients(self, *batches: "Batch") -> float:
         """Compute the gradients of the mean loss over the targets that count in all batches; return that loss."""
         tokens = max(1, sum(int((targets != IGNORED_TARGET).sum()) for _, targets in batches))
-        parts = [part for batch in batches for part in _split_rows(self.ranks.own(batch), self.plan)]
+        parts = [part for batch in batches for part in _split_rows(self.ranks.own_rows(batch), self.plan)]
         total = 0.0
         for number, (inputs, targets) in enumerate(parts, start=1):
             with self._gradient_exchange(is_last=number == len(parts)):
@@ -185,7 +185,7 @@ class Training:
         return self._parallel_loss.no_sync() if self._parallel_loss and not is_last else nullcontext()
 
     def loss(self, *batches: "Batch") -> float:
-        """Return the mean loss over the targets that count in all batches, in nats a token, without training on them."""
+        """Return the mean loss over the targets that count in all batches, in nats a token, without training."""
         tokens = max(1, sum(int((targets != IGNORED_TARGET).sum()) for _, targets in batches))
         with self._autocast():
             total = sum(float(_batch_token_losses(self.model, batch, self.plan).sum()) for batch in batches)

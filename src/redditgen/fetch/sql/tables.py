@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from redditgen.errors import UsageError
 from redditgen.fetch.sql.query import REPORT_TABLE
 
-
 # fh-bigquery.reddit_posts has a table a month. The prefix leaves out full_corpus_201509, which holds the posts of the
 # first years.
 _CENTURY = "20"

@@ -246,6 +246,6 @@ def _refuse_draw_settings(settings: FinetuneSettings) -> None:
 
 
 def _warn_of_cut_records(settings: FinetuneSettings, train: Examples | DynamicExamples, context: int) -> None:
-    cut = train.cut if isinstance(train, Examples) else train.too_long()
+    cut = train.cut if isinstance(train, Examples) else train.count_too_long()
     if cut:
         _log.warning("%s: %d records are longer than %d tokens and were cut", settings.dataset, cut, context)

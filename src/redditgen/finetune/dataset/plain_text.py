@@ -36,7 +36,7 @@ def read_token_streams(
         train.append(chunk[:end])
         tails.append(chunk[end:])
     stream = TokenStream(tuple(train))
-    if not stream.places(window):
+    if not stream.window_count(window):
         raise InputError(
             f"{settings.dataset}: its longest text has {max(map(len, train))} tokens to train on, and a window "
             f"{window}; lower --window, or --val-fraction, or give more text"

@@ -79,7 +79,7 @@ class HuggingFaceDir:
     path: Path
 
     @staticmethod
-    def is_one(path: Path) -> bool:
+    def matches(path: Path) -> bool:
         """Whether a folder is in Hugging Face's layout."""
         return (path / "config.json").is_file()
 
