@@ -121,7 +121,7 @@ def test_the_seed_decides_the_file(ready: Path, tmp_path: Path, monkeypatch: pyt
 
 
 def test_rows_are_shuffled_within_a_window_and_none_is_lost(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "_WINDOW", 100)
+    monkeypatch.setattr(batches, "_GROUP", 100)
     monkeypatch.setattr(batches, "_BATCH", 9)
     order = [
         int((record.title or "").removeprefix("Title "))
@@ -329,7 +329,7 @@ def test_a_huge_title_is_kept_and_its_beginning_looked_through(tmp_path: Path) -
 def test_an_interrupted_encode_goes_on_where_it_stopped(
     ready: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(batches, "_WINDOW", 100)
+    monkeypatch.setattr(batches, "_GROUP", 100)
     monkeypatch.setattr(batches, "_BATCH", 30)
     whole = EncodeSettings(input=ready, keywords_field="tags", out=tmp_path / "whole.txt", split="val=0.2")
     counts = encode(whole)

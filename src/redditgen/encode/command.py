@@ -1,7 +1,7 @@
 """`redditgen encode`: turns titles into records to train on, each with some of the keywords that spaCy finds in it.
 
-Rows are cut into windows and these into batches, which one or more processes encode. The records of each window are
-shuffled and written as one step, so an interrupted command continues after the last whole window.
+Rows are cut into groups and these into batches, which one or more processes encode. The records of each group are
+shuffled and written as one step, so an interrupted command continues after the last whole group.
 """
 
 import itertools
@@ -25,7 +25,7 @@ from redditgen.files.atomic import refuse_existing
 from redditgen.files.resume import ResumableOutput, fingerprint, resumable_output
 from redditgen.files.sidecar import IGNORED_SETTINGS, find_up_to_date, write_sidecar
 from redditgen.files.tables import open_table
-from redditgen.files.text import open_text as reading_text
+from redditgen.files.text import open_text
 from redditgen.runtime.progress import Progress
 from redditgen.runtime.signals import signals_raise_keyboard_interrupt
 from redditgen.settings import EncodeSettings
@@ -112,12 +112,13 @@ def _write(
         results = encode_with_ray(jobs, settings, allowed, workers)
     progress = Progress("encode", unit="titles", done=counts["records"] // settings.records_per_title)
     with closing(results), progress:
-        for window, batch_results in groupby(results, key=itemgetter(0)):
+        for group, batch_results in groupby(results, key=itemgetter(0)):
             lines = []
             for _, batch_lines in batch_results:
                 lines += batch_lines
                 progress.update(len(batch_lines) // settings.records_per_title)
-            Random(f"{settings.seed} window {window}").shuffle(lines)
+            # "window" is what a group was called first; another word would shuffle differently for the same seed.
+            Random(f"{settings.seed} window {group}").shuffle(lines)
             counts["records"] += len(lines)
             counts.update(f"records_{part_names[part]}" for part, _ in lines if part)
             output.write_step(lines, counts)
@@ -135,7 +136,7 @@ def _read_keywords_list(path: Path | None) -> frozenset[str] | None:
     """Return the keywords in a file, one a line, normalised as in titles and in lower case; None without a file."""
     if path is None:
         return None
-    with reading_text(path, made_by="--keywords-list needs a file with a keyword a line") as file:
+    with open_text(path, made_by="--keywords-list needs a file with a keyword a line") as file:
         keywords = frozenset(filter(None, (normalise_keyword(line).casefold() for line in file)))
     if not keywords:
         raise InputError(f"{path}: holds no keyword; a keyword a line is needed")

@@ -32,11 +32,11 @@ class Encoder:
         self._find_keywords = _ready_keywords(settings) if settings.keywords_field else _spacy_keywords(settings)
 
     def encode(self, job: EncodeBatch) -> tuple[int, list[EncodedLine]]:
-        """Return the number of the batch's window, and its lines."""
+        """Return the number of the batch's group, and its lines."""
         texts = list(dict.fromkeys(row.source for row in job.rows))
         found = map(self._keep_allowed, self._find_keywords(texts))
         keywords = dict(zip(texts, found, strict=True))
-        return job.window, [(row.part, line) for row in job.rows for line in self._lines(row, keywords[row.source])]
+        return job.group, [(row.part, line) for row in job.rows for line in self._lines(row, keywords[row.source])]
 
     def _keep_allowed(self, keywords: tuple[str, ...]) -> tuple[str, ...]:
         if self._allowed is None:

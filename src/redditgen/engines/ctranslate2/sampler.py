@@ -47,7 +47,7 @@ class Sampler:
     """Continues prompts with the weights of a model directory, converted to `precision` (FLOAT32 or INT8)."""
 
     def __init__(self, model: ModelDir, precision: str = FLOAT32) -> None:
-        self._hparams = model.hyperparameters()
+        self._hyperparameters = model.hyperparameters()
         self._tokenizer = model.tokenizer()
         self._tokens = self._tokenizer.tokens()
         self._record_tokens = model.run_info().record_tokens
@@ -75,7 +75,9 @@ class Sampler:
 
     def _concurrent_blocks(self, size: int, sampling: Sampling) -> int:
         """Return how many blocks are sampled at the same time: one per core, or fewer where memory is short."""
-        block_bytes = (self._folder / "model.bin").stat().st_size + cache_bytes(self._hparams, size, sampling.length)
+        block_bytes = (self._folder / "model.bin").stat().st_size + cache_bytes(
+            self._hyperparameters, size, sampling.length
+        )
         return max(1, min(os.cpu_count() or 1, available_memory() // block_bytes))
 
     def split_into_blocks(self, prompts: Sequence[str], size: int, seed: int) -> list[Block]:
@@ -97,7 +99,7 @@ class Sampler:
         a prompt that leaves no room in the context.
         """
         ids = tokenize_prompts(list(prompts), self._tokenizer, self._record_tokens)
-        room = self._hparams.n_ctx - longest_prompt_length(ids, prompts, self._hparams.n_ctx)
+        room = self._hyperparameters.n_ctx - longest_prompt_length(ids, prompts, self._hyperparameters.n_ctx)
         results = self._new_generator(seed).generate_batch(
             [[self._tokens[i] for i in row] for row in ids],
             max_length=min(sampling.length, room),
@@ -158,26 +160,26 @@ def _block_sizes(rows: int, size: int) -> list[int]:
     return [(rows + block) // blocks for block in range(blocks)]
 
 
-def texts_in_order(blocks: Sequence[Block], made: Iterable[Iterable[str]]) -> Iterator[str]:
+def texts_in_order(blocks: Sequence[Block], results: Iterable[Iterable[str]]) -> Iterator[str]:
     """Yield the texts of `blocks` in the order of the prompts, each as soon as it and all before it are sampled.
 
-    `made` yields the texts of each block, in the order of `blocks`.
+    `results` yields the texts of each block, in the order of `blocks`.
     """
     texts: dict[int, str] = {}
     next_index = 0
-    for block, block_texts in zip(blocks, made, strict=True):
+    for block, block_texts in zip(blocks, results, strict=True):
         texts |= zip(block.indices, block_texts, strict=True)
         while next_index in texts:
             yield texts.pop(next_index)
             next_index += 1
 
 
-def choose_precision(asked: str) -> str:
-    """Return the precision that the weights are converted to: the one asked for, or INT8 for `auto`.
+def choose_precision(requested: str) -> str:
+    """Return the precision that the weights are converted to: the one requested, or INT8 for `auto`.
 
     int8 is about twice as fast as float32 on a CPU, and costs the model mini 0.001 bits per character.
     """
-    return INT8 if asked == AUTO else asked
+    return INT8 if requested == AUTO else requested
 
 
 def block_seed(seed: int, block: int) -> int:

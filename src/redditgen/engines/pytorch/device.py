@@ -20,15 +20,15 @@ def best_device() -> "torch.device":
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def choose_precision(device: "torch.device", asked: str = "auto") -> str:
-    """Return the precision that was asked for, or for `auto` the fastest that the hardware supports.
+def choose_precision(device: "torch.device", requested: str = "auto") -> str:
+    """Return the requested precision, or for `auto` the fastest that the hardware supports.
 
     That is bfloat16 where the hardware multiplies it, else float16 on CUDA cards from Volta on, else float32.
     """
     import torch
 
-    if asked != "auto":
-        return asked
+    if requested != "auto":
+        return requested
     if computes_in_bfloat16(device):
         return "bfloat16"
     # Cards before Volta, and CPUs, compute in float16 at a fraction of their float32 speed.

@@ -131,44 +131,45 @@ def usable_memory(memory: int) -> int:
     return int(memory * (1 - FRAGMENTATION)) - FIXED_OVERHEAD
 
 
-def choose_plan(work: Workload, asked: PlanRequest, room: int) -> Plan:
+def choose_plan(work: Workload, request: PlanRequest, room: int) -> Plan:
     """Return the first plan that fits into `room` bytes, in the order that the module describes.
 
-    Raises InputError where none fits, and MissingError where `asked` needs bitsandbytes and it is not installed.
+    Raises InputError where none fits, and MissingError where `request` needs bitsandbytes and it is not installed.
     """
-    _require_bitsandbytes(asked)
-    candidates = list(_candidate_plans(work, asked))
+    _require_bitsandbytes(request)
+    candidates = list(_candidate_plans(work, request))
     for plan in candidates:
         if predict_peak(work, plan) <= room:
             return plan
     smallest = min(candidates, key=lambda plan: predict_peak(work, plan))
     need = (predict_peak(work, smallest) + FIXED_OVERHEAD) / (1 - FRAGMENTATION)
     available = (room + FIXED_OVERHEAD) / (1 - FRAGMENTATION)
+    hint, advice = _bitsandbytes_hint(work, request, room), _advice(work, request, room)
     raise InputError(
         f"--memory: {available / 1e9:.1f} GB hold no training of this model; the least takes "
-        f"{need / 1e9 + 0.05:.1f} GB ({smallest}){_bitsandbytes_hint(work, asked, room)}; {_advice(work, asked, room)}"
+        f"{need / 1e9 + 0.05:.1f} GB ({smallest}){hint}; {advice}"
     )
 
 
-def _require_bitsandbytes(asked: PlanRequest) -> None:
-    if asked.weight_bits in (4, 8) and not asked.has_bitsandbytes:
+def _require_bitsandbytes(request: PlanRequest) -> None:
+    if request.weight_bits in (4, 8) and not request.has_bitsandbytes:
         raise MissingError(
-            f"--weight-bits {asked.weight_bits}: needs bitsandbytes; install it with: {INSTALL_BITSANDBYTES}"
+            f"--weight-bits {request.weight_bits}: needs bitsandbytes; install it with: {INSTALL_BITSANDBYTES}"
         )
 
 
-def _bitsandbytes_hint(work: Workload, asked: PlanRequest, room: int) -> str:
+def _bitsandbytes_hint(work: Workload, request: PlanRequest, room: int) -> str:
     """Return a hint to install bitsandbytes where that would make a plan fit, else an empty string."""
-    with_bitsandbytes = replace(asked, has_bitsandbytes=True)
-    helps = not asked.has_bitsandbytes and any(
+    with_bitsandbytes = replace(request, has_bitsandbytes=True)
+    helps = not request.has_bitsandbytes and any(
         predict_peak(work, plan) <= room for plan in _candidate_plans(work, with_bitsandbytes)
     )
     return f", or less with bitsandbytes: {INSTALL_BITSANDBYTES}" if helps else ""
 
 
-def _advice(work: Workload, asked: PlanRequest, room: int) -> str:
+def _advice(work: Workload, request: PlanRequest, room: int) -> str:
     """Return the advice to use the best plan that fits but that the options rule out, or else a smaller model."""
-    unrestricted = replace(asked, train="lora" if asked.train == "lora" else None, weight_bits=None)
+    unrestricted = replace(request, train="lora" if request.train == "lora" else None, weight_bits=None)
     fitting = next((plan for plan in _candidate_plans(work, unrestricted) if predict_peak(work, plan) <= room), None)
     if fitting is None:
         return "take a smaller --model"
@@ -176,11 +177,11 @@ def _advice(work: Workload, asked: PlanRequest, room: int) -> str:
     return f"--train {fitting.train}{weight_bits} fits"
 
 
-def _candidate_plans(work: Workload, asked: PlanRequest) -> Iterator[Plan]:
+def _candidate_plans(work: Workload, request: PlanRequest) -> Iterator[Plan]:
     """Yield the plans that the options allow, the best first."""
     max_tokens = min(work.batch * work.length, max(MAX_TOKENS_AT_ONCE[work.device], work.length))
-    for kind in _plan_kinds(work, asked):
-        if not asked.checkpointing:
+    for kind in _plan_kinds(work, request):
+        if not request.checkpointing:
             # Down to a quarter, computing fewer tokens at once costs less time than recomputing the activations.
             yield from (
                 replace(kind, tokens=tokens)
@@ -190,19 +191,19 @@ def _candidate_plans(work: Workload, asked: PlanRequest) -> Iterator[Plan]:
         yield from (replace(kind, tokens=tokens, checkpointing=True) for tokens in _halvings(max_tokens, work.length))
 
 
-def _plan_kinds(work: Workload, asked: PlanRequest) -> Iterator[Plan]:
+def _plan_kinds(work: Workload, request: PlanRequest) -> Iterator[Plan]:
     """Yield plans that differ in the trained parameters and in the bits of states and weights, the best first."""
-    if asked.train in (None, *TRAINABLE_PARTS[:3]) and asked.weight_bits in (None, 32):
-        plan = Plan(train=asked.train or "full", precision=asked.precision)
+    if request.train in (None, *TRAINABLE_PARTS[:3]) and request.weight_bits in (None, 32):
+        plan = Plan(train=request.train or "full", precision=request.precision)
         yield plan
         # Not with several processes: gradients would be reduced to 16 bits before the processes could add them up.
-        if asked.has_bitsandbytes and work.optimizer == "adam" and not work.is_shared:
+        if request.has_bitsandbytes and work.optimizer == "adam" and not work.is_shared:
             yield replace(plan, optimizer_bits=8)
-    if asked.train in (None, "lora"):
-        unquantized = 32 if asked.precision == "float32" else 16
-        quantized = (8, 4) if asked.has_bitsandbytes else ()
-        for bits in (asked.weight_bits,) if asked.weight_bits else (unquantized, *quantized):
-            yield Plan(train="lora", precision=asked.precision, weight_bits=bits, lora_rank=asked.lora_rank)
+    if request.train in (None, "lora"):
+        unquantized = 32 if request.precision == "float32" else 16
+        quantized = (8, 4) if request.has_bitsandbytes else ()
+        for bits in (request.weight_bits,) if request.weight_bits else (unquantized, *quantized):
+            yield Plan(train="lora", precision=request.precision, weight_bits=bits, lora_rank=request.lora_rank)
 
 
 def _halvings(largest: int, smallest: int) -> Iterator[int]:
