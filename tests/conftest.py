@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -35,6 +36,12 @@ from tests.support.scripted_engine import ScriptedEngine
 from tests.support.tiny_model import N_CTX, N_VOCAB, example_records, random_tensors
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tiny model's matrices only lose by threads
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files with the slowest tests first: one that began last would leave all cores but one idle."""
+    slow_tests = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow_tests[item.path])
 
 
 @pytest.fixture(autouse=True)
@@ -86,8 +93,9 @@ def running_ray(request: pytest.FixtureRequest) -> Iterator[Any]:
         yield ray
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def two_nodes() -> Iterator[ray_nodes.Cluster]:
+    """One cluster for all tests of a process that leave it as it was; starting one takes 8 seconds."""
     with ray_nodes.cluster(2) as found:
         yield found
 

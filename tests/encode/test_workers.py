@@ -226,7 +226,7 @@ def test_the_number_of_workers_leaves_the_bytes_as_they_are(command: Command) ->
 def test_an_interrupted_ray_ends_quietly(command: Command, number: signal.Signals) -> None:
     source = write(command.folder / "many.csv", 15_000)
     with command.start(source, "--workers", 2, "--out", "out.txt") as process:
-        wait_until(lambda: any(line.startswith("ray::RayWorker") for line in command.processes()))
+        wait_until(lambda: any(line.startswith("ray::RayEncoder") for line in command.processes()))
         process.send_signal(number)
         out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (130, "")

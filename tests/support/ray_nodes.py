@@ -6,13 +6,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import psutil
 import pytest
 
 
@@ -61,7 +62,7 @@ def free_port() -> int:
 
 @contextmanager
 def cluster(nodes: int, **environment: str) -> Iterator[Cluster]:
-    """Nodes that ray's own command starts on loopback. Each is ended as a process, and ends those that it started."""
+    """Nodes that ray's own command starts on loopback, and that are killed at the end."""
     own = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", **environment}
     port, client_port = free_port(), free_port()
     start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--node-ip-address=127.0.0.1"]
@@ -84,9 +85,15 @@ def has_started(log: Path) -> bool:
     return b"Ray runtime started" in log.read_bytes()
 
 
-def end(process: "subprocess.Popen[bytes]") -> None:
-    process.terminate()
-    process.wait(60)
+def end(node: "subprocess.Popen[bytes]") -> None:
+    """Kill a node with all that it started: asked to end, it waits 30 seconds for an actor that Ray Train leaves."""
+    started = psutil.Process(node.pid).children(recursive=True)
+    node.kill()
+    node.wait(60)
+    for process in started:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(started, timeout=60)
 
 
 def wait_until(holds: Callable[[], bool], seconds: float = 60) -> None:

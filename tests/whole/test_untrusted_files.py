@@ -36,9 +36,9 @@ from tests.support.paths import ROOT
 from tests.support.untrusted_reader import KINDS, MEMORY, block, built_table
 
 READER = ROOT / "tests/support/untrusted_reader.py"
-FEW = {"bundle": 400, "run": 150, "index": 150, "dataset": 150, "huggingface": 30}
+FEW = {"tf_checkpoint": 400, "run": 150, "index": 150, "dataset": 150, "huggingface": 30}
 MANY = {
-    "bundle": 5000, "run": 1500, "index": 1000, "dataset": 1000,
+    "tf_checkpoint": 5000, "run": 1500, "index": 1000, "dataset": 1000,
     "huggingface": 400, "vocabulary": 200, "shards": 200, "pickle": 300,
 }  # fmt: skip
 
