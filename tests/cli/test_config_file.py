@@ -104,7 +104,7 @@ def test_values_are_shown_as_toml_has_them(value: Any) -> None:
 
 
 def test_options_of_every_command_have_keys_of_their_own() -> None:
-    for kind in app.kinds.values():
+    for kind in app.settings_types.values():
         asked = [*dataclasses.fields(kind), *dataclasses.fields(settings.GeneralSettings)]
         assert (
             len({field.name for field in asked})
@@ -192,11 +192,11 @@ def test_a_value_out_of_range_is_refused_with_the_file_that_it_stands_in(redditg
         assert (done.returncode, done.stderr) == (2, f"redditgen: {message}\n")
 
 
-@pytest.mark.parametrize("name", app.kinds)
+@pytest.mark.parametrize("name", app.settings_types)
 def test_every_switch_that_the_file_sets_is_unset_on_the_command_line(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = config_file.options_by_key((app.kinds[name], settings.GeneralSettings))
+    known = config_file.options_by_key((app.settings_types[name], settings.GeneralSettings))
     switches = [key for key, (_, hint) in known.items() if hint in (bool, bool | None)]
     assert {"quiet", "verbose"} <= set(switches)
     monkeypatch.chdir(tmp_path)

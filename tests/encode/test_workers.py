@@ -138,8 +138,8 @@ def test_errors_of_a_worker_are_those_of_one_process(running_ray: Any, ready: En
 
 def test_a_worker_with_other_versions_is_refused(ready: EncodeSettings) -> None:
     settings = EncodeSettings(input=ready.input, ray_address="auto")
-    made_with = {"redditgen": "0.0", **model_versions(settings.spacy_model)}
-    error = RayEncoder(settings, None, made_with).ready()
+    package_versions = {"redditgen": "0.0", **model_versions(settings.spacy_model)}
+    error = RayEncoder(settings, None, package_versions).ready()
     assert isinstance(error, MissingError)
     assert str(error).startswith("ray node ")
     assert str(error).endswith(f": redditgen is {__version__}, and here 0.0; have the same there")

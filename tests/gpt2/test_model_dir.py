@@ -108,7 +108,7 @@ def test_a_mark_knows_no_sections_from_unknown_ones_and_how_a_text_begins(
 ) -> None:
     run_info.save(tmp_path / "redditgen.json")
     assert ModelDir(tmp_path).run_info() == run_info
-    assert run_info.opening() == opening
+    assert run_info.opening_prompt() == opening
 
 
 def write_steps(run: ModelDir, hyperparameters: Hyperparameters, steps: list[int], keep: int) -> None:

@@ -299,8 +299,8 @@ def read_run(folder: Path) -> Iterable[Reading]:
 def use_mark(run: ModelDir) -> Any:
     run_info = run.run_info()
     return (
-        run_info.opening(),
-        run_info.opening(run_info.draw_category(random.Random(1))),
+        run_info.opening_prompt(),
+        run_info.opening_prompt(run_info.draw_category(random.Random(1))),
         run_info.prompt("cats", ["a"]),
     )
 

@@ -30,7 +30,7 @@ app = CommandLine(
 )
 
 
-@app.command_of(settings.FetchSettings, "redditgen fetch --per-subreddit 50 --out data/titles.csv")
+@app.command_for(settings.FetchSettings, "redditgen fetch --per-subreddit 50 --out data/titles.csv")
 def fetch(options: settings.FetchSettings) -> None:
     """Fetch titles: the most popular ones of the most popular subreddits."""
     from redditgen.fetch.command import fetch, review
@@ -42,7 +42,7 @@ def fetch(options: settings.FetchSettings) -> None:
     fetch(options)
 
 
-@app.command_of(settings.EncodeSettings, "redditgen encode data/titles.csv")
+@app.command_for(settings.EncodeSettings, "redditgen encode data/titles.csv")
 def encode(options: settings.EncodeSettings) -> None:
     """Encode titles for training: each with its category and a few keywords."""
     from redditgen.encode.command import encode
@@ -50,7 +50,7 @@ def encode(options: settings.EncodeSettings) -> None:
     encode(options)
 
 
-@app.command_of(settings.TokenizeSettings, "redditgen tokenize data/titles_encoded.txt")
+@app.command_for(settings.TokenizeSettings, "redditgen tokenize data/titles_encoded.txt")
 def tokenize(options: settings.TokenizeSettings) -> None:
     """Write a dataset's tokens to a .npz, as gpt-2-simple does."""
     from redditgen.finetune.tokenize import tokenize
@@ -58,7 +58,7 @@ def tokenize(options: settings.TokenizeSettings) -> None:
     tokenize(options)
 
 
-@app.command_of(settings.FinetuneSettings, "redditgen finetune data/titles_encoded.txt --run first --steps 200")
+@app.command_for(settings.FinetuneSettings, "redditgen finetune data/titles_encoded.txt --run first --steps 200")
 def finetune(options: settings.FinetuneSettings) -> None:
     """Finetune a GPT-2 on encoded titles."""
     from redditgen.finetune.command import finetune
@@ -66,7 +66,7 @@ def finetune(options: settings.FinetuneSettings) -> None:
     finetune(options)
 
 
-@app.command_of(settings.GenerateSettings, "redditgen generate --run first --keywords 'cat sofa' -n 5")
+@app.command_for(settings.GenerateSettings, "redditgen generate --run first --keywords 'cat sofa' -n 5")
 def generate(options: settings.GenerateSettings) -> None:
     """Generate new titles with a finetuned run."""
     from redditgen.generate import command
@@ -89,7 +89,7 @@ def _answer(question: str) -> str:
     return input()
 
 
-@app.command_of(settings.DecodeSettings, "redditgen decode data/titles_encoded.txt --sections category,title")
+@app.command_for(settings.DecodeSettings, "redditgen decode data/titles_encoded.txt --sections category,title")
 def decode(options: settings.DecodeSettings) -> None:
     """Decode encoded or generated text back to titles, or to other sections."""
     from redditgen.encode.decode import decode, decode_lines
@@ -101,7 +101,7 @@ def decode(options: settings.DecodeSettings) -> None:
         print(line)
 
 
-@app.command_of(settings.EvaluateSettings, "redditgen evaluate --run first --against data/titles_encoded.txt -n 200")
+@app.command_for(settings.EvaluateSettings, "redditgen evaluate --run first --against data/titles_encoded.txt -n 200")
 def evaluate(options: settings.EvaluateSettings) -> None:
     """Measure a finetuned run: on titles that it never learned from, and on those that it writes."""
     from redditgen.evaluate import command
@@ -110,7 +110,7 @@ def evaluate(options: settings.EvaluateSettings) -> None:
         print(command.format_table(command.write_evaluation(options)))
 
 
-@app.command_of(settings.ExportSettings, "redditgen export --run first --to hf")
+@app.command_for(settings.ExportSettings, "redditgen export --run first --to hf")
 def export(options: settings.ExportSettings) -> None:
     """Export a run, or a base model, for other programs."""
     from redditgen.hub.export import export
@@ -118,7 +118,7 @@ def export(options: settings.ExportSettings) -> None:
     export(options)
 
 
-@app.command_of(settings.DownloadSettings, "redditgen download 124M")
+@app.command_for(settings.DownloadSettings, "redditgen download 124M")
 def download(options: settings.DownloadSettings) -> None:
     """Download one of OpenAI's models; a broken download goes on where it stopped."""
     from redditgen.hub.download import download
@@ -126,7 +126,7 @@ def download(options: settings.DownloadSettings) -> None:
     download(options)
 
 
-@app.command_of(settings.DoctorSettings, "redditgen doctor")
+@app.command_for(settings.DoctorSettings, "redditgen doctor")
 def doctor(options: settings.DoctorSettings) -> None:
     """Say what is there and what is not, with the command that mends each; or install what gpt-2-simple needs."""
     from redditgen.cli import doctor
@@ -153,7 +153,7 @@ def _top(
         raise typer.Exit(UsageError.exit_code)
 
 
-set_signature(_top, app.general())
+set_signature(_top, app.general_parameters())
 
 
 def main() -> None:

@@ -37,28 +37,28 @@ _log = logging.getLogger(__name__)
 
 
 class CommandLine(typer.Typer):
-    """The group of commands; `kinds` maps each command name to the class of its settings."""
+    """The group of commands; `settings_types` maps each command name to the class of its settings."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(cls=CommandGroup, **options)
-        self.kinds: dict[str, type[Any]] = {}
+        self.settings_types: dict[str, type[Any]] = {}
 
-    def command_of(self, kind: type[Any], example: str) -> Callable[[Callable[[Any], None]], None]:
-        """Return a decorator that makes a command from a function of settings `kind`; `example` ends its help page."""
+    def command_for(self, settings_type: type[Any], example: str) -> Callable[[Callable[[Any], None]], None]:
+        """Return a decorator that makes a command from a function of settings; `example` ends its help page."""
 
         def register(function: Callable[[Any], None]) -> None:
             def command(ctx: typer.Context, **options: Any) -> None:
-                _run_command(function, kind, ctx, options)
+                _run_command(function, settings_type, ctx, options)
 
             command.__doc__ = function.__doc__
-            set_signature(command, [*_parameters(kind), *self.general()])
-            self.kinds[function.__name__] = kind
+            set_signature(command, [*_parameters(settings_type), *self.general_parameters()])
+            self.settings_types[function.__name__] = settings_type
             about = inspect.getdoc(function)  # in full: the list of commands would truncate it
             self.command(function.__name__, cls=Command, short_help=about, epilog=f"\b\nExample:\n  {example}")(command)
 
         return register
 
-    def general(self) -> list[inspect.Parameter]:
+    def general_parameters(self) -> list[inspect.Parameter]:
         """Return the parameters of the options that every command has."""
         return list(_parameters(GeneralSettings, config=self._load_config))
 
@@ -74,7 +74,7 @@ class CommandLine(typer.Typer):
             return path
         ctx.meta[_PATH_KEY] = path
         if ctx.parent:
-            tables = {name: (kind, GeneralSettings) for name, kind in self.kinds.items()}
+            tables = {name: (settings_type, GeneralSettings) for name, settings_type in self.settings_types.items()}
             ctx.default_map = config_file.read_config(path, tables).get(ctx.info_name or "")
         return path
 
@@ -91,10 +91,10 @@ def set_signature(function: Callable[..., None], options: Iterable[inspect.Param
     function.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
 
 
-def _parameters(kind: type[Any], **eager_callbacks: Callable[..., Any]) -> Iterator[inspect.Parameter]:
+def _parameters(settings_type: type[Any], **eager_callbacks: Callable[..., Any]) -> Iterator[inspect.Parameter]:
     """Yield a parameter per field; `eager_callbacks` maps names to functions called before other options are parsed."""
-    hints = typing.get_type_hints(kind)
-    for field in dataclasses.fields(kind):
+    hints = typing.get_type_hints(settings_type)
+    for field in dataclasses.fields(settings_type):
         yield _parameter(field, hints[field.name], eager_callbacks.get(field.name))
 
 
@@ -128,11 +128,13 @@ def _switch_flags(field: "dataclasses.Field[Any]") -> tuple[str, ...]:
     return (f"{on}/--no-{on.removeprefix('--')}" if config_file.is_in_config_file(field) else on,)
 
 
-def _run_command(function: Callable[[Any], None], kind: type[Any], ctx: typer.Context, options: dict[str, Any]) -> None:
+def _run_command(
+    function: Callable[[Any], None], settings_type: type[Any], ctx: typer.Context, options: dict[str, Any]
+) -> None:
     parsed = _ParsedOptions(ctx, options)
     if not parsed.general.print_config:  # --print-config creates no file, not even that of --log-json
         console.set_up_logging(parsed.general)
-    settings = parsed.settings(kind)
+    settings = parsed.settings(settings_type)
     if parsed.general.print_config:
         print(f"[{ctx.info_name}]")
         for name, value, origin in parsed.rows(settings, parsed.general):
@@ -161,21 +163,21 @@ class _ParsedOptions:
                 self._values[name], self._origins[name] = _decode_value(ctx.parent.params[name]), _COMMAND_LINE
         self.general = self.settings(GeneralSettings)
 
-    def settings(self, kind: type[Any]) -> Any:
-        """Return the settings `kind`. An option of the config file that has no effect on this command is left out.
+    def settings(self, settings_type: type[Any]) -> Any:
+        """Return an object of `settings_type`. Options of the config file without effect on the command are left out.
 
-        Raises UsageError as `kind` does, and adds the config file where the message is about an option set there.
+        Raises UsageError as `settings_type` does, and names the config file where the option was set there.
         """
-        fields = dataclasses.fields(kind)
+        fields = dataclasses.fields(settings_type)
         try:
-            return kind(**{field.name: self._values[field.name] for field in fields})
+            return settings_type(**{field.name: self._values[field.name] for field in fields})
         except UnusedOption as error:
             if (origin := self._origins[error.field]) == _COMMAND_LINE:
                 raise
             _log.debug("%s; that of %s is left out", error, origin)
             self._values |= {field.name: field.default for field in fields if field.name == error.field}
             self._origins[error.field] = _DEFAULT
-            return self.settings(kind)
+            return self.settings(settings_type)
         except UsageError as error:
             mentioned = set(re.findall(r"-[\w-]+|[A-Z]{3,}", str(error)))
             for field in fields:

@@ -53,10 +53,10 @@ class Finding:
 @dataclass(frozen=True)
 class Check:
     name: str
-    look: Callable[[DoctorSettings], Finding]
+    run: Callable[[DoctorSettings], Finding]
     needed: bool = False
     remedy: str = ""
-    """The command that repairs it where `look` raises."""
+    """The command that repairs it where `run` raises."""
 
 
 def check_all(settings: DoctorSettings) -> list[Row]:
@@ -86,7 +86,7 @@ def require_working(rows: Sequence[Row]) -> None:
 
 def _row(check: Check, settings: DoctorSettings) -> Row:
     try:
-        finding = check.look(settings)
+        finding = check.run(settings)
     except ModuleNotFoundError as error:  # or its subclass PackageNotFoundError
         finding = Finding(MISSING, f"{error.name or error} is not installed", check.remedy)
     except Exception as error:  # whatever a broken library raises must not hide the other rows

@@ -57,10 +57,12 @@ def encode_with_ray(
 class RayEncoder(RayWorker[EncodeBatch, EncodedBatch]):
     """An Encoder as a ray actor."""
 
-    def __init__(self, settings: EncodeSettings, only: Collection[str] | None, made_with: dict[str, str]) -> None:
+    def __init__(
+        self, settings: EncodeSettings, only: Collection[str] | None, package_versions: dict[str, str]
+    ) -> None:
         self._settings = settings
         self._only = only
-        self.made_with = made_with
+        self.package_versions = package_versions
         self.is_on_cluster = bool(settings.ray_address)
 
     def versions(self) -> dict[str, str]:

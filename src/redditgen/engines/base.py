@@ -191,14 +191,14 @@ class SamplerOptions:
     """The Python interpreter that runs the gpt-2-simple engine."""
 
 
-def block_size(asked: str, hyperparameters: Hyperparameters, length: int) -> int:
-    """Return the number of prompts in a block: `asked` as a number, or for `auto` one chosen for the model.
+def block_size(requested: str, hyperparameters: Hyperparameters, length: int) -> int:
+    """Return the number of prompts in a block: `requested` as a number, or for `auto` one chosen for the model.
 
     The automatic size is the largest power of two, up to MAX_BLOCK_ROWS, whose keys and values fit CACHE_BYTES. It
     depends on the model and `length` alone, not on the machine, since a different size yields different texts.
     """
-    if asked != AUTO:
-        return int(asked)
+    if requested != AUTO:
+        return int(requested)
     rows = CACHE_BYTES // cache_bytes(hyperparameters, 1, length)
     return min(MAX_BLOCK_ROWS, 1 << max(rows, 1).bit_length() - 1)  # a power of two
 

@@ -30,27 +30,27 @@ _BROKEN_ARCHIVE_ERRORS = (
 )
 
 
-def check_size(path: Path, most: int) -> None:
-    """Raise OSError or ValueError unless `path` is a regular file of at most `most` bytes, or a folder."""
+def check_size(path: Path, max_bytes: int) -> None:
+    """Raise OSError or ValueError unless `path` is a regular file of at most `max_bytes` bytes, or a folder."""
     status = path.stat()
-    if status.st_size > most:
-        raise ValueError(f"has {status.st_size} bytes, more than the {most} that it may have")
+    if status.st_size > max_bytes:
+        raise ValueError(f"has {status.st_size} bytes, more than the {max_bytes} that it may have")
     if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):  # reading a pipe could block forever
         raise ValueError("is no plain file")
 
 
-def read_text(path: Path, most: int) -> str:
-    """Return the text of a regular UTF-8 file of at most `most` bytes. Raises OSError or ValueError for any other."""
-    check_size(path, most)
+def read_text(path: Path, max_bytes: int) -> str:
+    """Return the text of a regular UTF-8 file of at most `max_bytes`. Raises OSError or ValueError for any other."""
+    check_size(path, max_bytes)
     try:
         return path.read_text(encoding="utf8")
     except UnicodeDecodeError as error:
         raise ValueError(f"byte {error.start + 1} (0x{error.object[error.start]:02x}) is not UTF-8") from error
 
 
-def read_json(path: Path, most: int) -> Any:
-    """Return the JSON value in a regular file of at most `most` bytes. Raises OSError or ValueError for any other."""
-    return parse_json(read_text(path, most))
+def read_json(path: Path, max_bytes: int) -> Any:
+    """Return the JSON value in a regular file of at most `max_bytes`. Raises OSError or ValueError for any other."""
+    return parse_json(read_text(path, max_bytes))
 
 
 def parse_json(text: str) -> Any:

@@ -88,7 +88,7 @@ def training_job(
             seed=settings.seed,
         ),
         plan=PlanOptions(
-            train=settings.trained,
+            train=settings.train_mode,
             precision=settings.precision,
             memory=parse_byte_count("--memory", settings.memory) if settings.memory else None,
             memory_saving_gradients=settings.memory_saving_gradients,

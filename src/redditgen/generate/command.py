@@ -54,7 +54,7 @@ def generate_interactively(settings: GenerateSettings, ask: Callable[[str], str]
             except EOFError:
                 return
             try:
-                requests = single_request(prompt, settings.number)
+                requests = single_request(prompt, settings.title_count)
                 total = session.check(requests)
                 yield from _draw(session, _make_drawer(session, total, number), write, requests, total)
             except RedditgenError as error:

@@ -52,14 +52,14 @@ class RecordText:
 
     def longest_prompt(self, prompt: Prompt) -> str:
         keywords = prompt.keywords or ()
-        if prompt.most is not None:
-            keywords = tuple(sorted(keywords, key=len, reverse=True)[: prompt.most])
+        if prompt.max_keywords is not None:
+            keywords = tuple(sorted(keywords, key=len, reverse=True)[: prompt.max_keywords])
         return self._text(prompt, lambda: max(self._run_info.categories, key=len, default=None), lambda: keywords)
 
     def _text(self, prompt: Prompt, category: Callable[[], str | None], keywords: Callable[[], Iterable[str]]) -> str:
         run_info = self._run_info
         if run_info.sections == () or (prompt.category is None and prompt.keywords is None):
-            return run_info.opening(None if run_info.learned_record_starts else category())
+            return run_info.opening_prompt(None if run_info.learned_record_starts else category())
         return run_info.prompt(
             keyword_rules.normalise_category(prompt.category) if prompt.category else category(), keywords()
         )
@@ -81,9 +81,9 @@ class RecordText:
 
 def _draw_keywords(prompt: Prompt, rng: random.Random) -> tuple[str, ...]:
     keywords = prompt.keywords or ()
-    if prompt.most is None or len(keywords) <= prompt.most:
+    if prompt.max_keywords is None or len(keywords) <= prompt.max_keywords:
         return keywords
-    return tuple(rng.sample(keywords, prompt.most))
+    return tuple(rng.sample(keywords, prompt.max_keywords))
 
 
 class RawText:

@@ -29,21 +29,21 @@ _log = logging.getLogger(__name__)
 class Prompt:
     """The category and keywords that titles are requested with; None leaves the choice to the model.
 
-    With `most`, the prompt of each text holds at most that many of the keywords, drawn at random.
+    With `max_keywords`, the prompt of each text holds at most that many of the keywords, drawn at random.
     """
 
     category: str | None = None
     keywords: tuple[str, ...] | None = None
-    most: int | None = None
+    max_keywords: int | None = None
 
 
 @dataclass(frozen=True)
 class PromptRequest:
-    """A prompt and how many titles are wanted for it; messages about it begin with `place`, the row of a file."""
+    """A prompt and how many titles are wanted for it; messages about it begin with `location`, the row of a file."""
 
     prompt: Prompt
     n: int
-    place: str = ""
+    location: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def requests_from_settings(settings: GenerateSettings) -> PromptRequests:
     prompt = Prompt(settings.category, parse_keywords(settings.keywords))
     if settings.keywords_from is not None:
         prompt = Prompt(settings.category, _keywords_in_title(settings.keywords_from), _MAX_KEYWORDS_OF_TITLE)
-    return single_request(prompt, settings.number)
+    return single_request(prompt, settings.title_count)
 
 
 def single_request(prompt: Prompt, n: int) -> PromptRequests:
@@ -146,7 +146,7 @@ def check_requests(
         refuse_too_long(request)
         category = keyword_rules.normalise_category(request.prompt.category or "")
         if category in blocked:
-            option = f"{request.place}category" if request.place else "--category"
+            option = f"{request.location}category" if request.location else "--category"
             raise UsageError(f"{option} {category}: is on the list of those that --sfw leaves out; pass --no-sfw")
         if category and run_info.categories and category not in run_info.categories:
             unknown.add(category)
@@ -157,7 +157,7 @@ def check_requests(
 def _refuse_missing_sections(request: PromptRequest, run_info: RunInfo) -> None:
     for name in ("category", "keywords"):
         if getattr(request.prompt, name) and run_info.sections is not None and name not in run_info.sections:
-            option = f"{request.place}{name}" if request.place else f"--{name}"
+            option = f"{request.location}{name}" if request.location else f"--{name}"
             raise UsageError(f"{option}: the records of this run have no {name}; encode its dataset with them")
 
 

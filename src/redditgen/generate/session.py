@@ -140,7 +140,7 @@ class Session:
             ids = tokenize_prompts([text], self._tokenizer, self._run_info.record_tokens)
             longest_prompt_length(ids, [text], context)
         except UsageError as error:
-            raise UsageError(f"{request.place}{error}") from error
+            raise UsageError(f"{request.location}{error}") from error
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:

@@ -126,12 +126,12 @@ class ModelDir:
             "finetune --keep-best keeps the best"
         )
 
-    def best_step(self, making: int | None = None) -> int | None:
+    def best_step(self, unsaved_step: int | None = None) -> int | None:
         """Return the step of the checkpoint with the lowest held-out loss; None where none has a held-out loss.
 
-        It is chosen from the checkpoints in the directory and from step `making`, whose checkpoint is yet to be saved.
+        It is chosen from the checkpoints in the directory and from `unsaved_step`, whose checkpoint is yet to be saved.
         """
-        steps = [*self._steps(), making]
+        steps = [*self._steps(), unsaved_step]
         best = best_report(report for report in self.metrics.reports() if report.step in steps)
         return best.step if best else None
 

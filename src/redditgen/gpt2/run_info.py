@@ -74,7 +74,7 @@ class RunInfo:
         """Whether the run was trained to write the start of a record, and not only its title."""
         return self.loss_on != LOSS_ON_TITLE
 
-    def opening(self, category: str | None = None) -> str:
+    def opening_prompt(self, category: str | None = None) -> str:
         """Return the prompt for a text whose content is left to the model.
 
         It is empty for a run on plain text, and a record's start through the first section's delimiter for other runs.

@@ -34,7 +34,7 @@ class RayWorker(ABC, Generic[Job, Result]):
     traceback.
     """
 
-    made_with: Mapping[str, str]
+    package_versions: Mapping[str, str]
     """The versions of the packages that the results depend on, on the machine that writes the output."""
     is_on_cluster = True
     """Whether the actor runs on a cluster, so that its errors should name the node."""
@@ -55,8 +55,10 @@ class RayWorker(ABC, Generic[Job, Result]):
         """Check the versions and load; return the error if that fails. The pool calls it before any job."""
         try:
             for name, version in self.versions().items():
-                if version != self.made_with.get(name):
-                    raise MissingError(f"{name} is {version}, and here {self.made_with.get(name)}; have the same there")
+                if version != self.package_versions.get(name):
+                    raise MissingError(
+                        f"{name} is {version}, and here {self.package_versions.get(name)}; have the same there"
+                    )
             self.load()
         except RedditgenError as error:
             return self._with_node_address(error)

@@ -138,7 +138,7 @@ class FinetuneSettings:
         for name in ("seed", "val_every", "print_every", "sample_every", "save_every", "max_checkpoints"):
             require_at_least(0, self, name)
         require_at_least(0, self, "min_keywords")
-        require(self.draws[0] <= self.draws[1], "--max-keywords must not be below --min-keywords")
+        require(self.keyword_range[0] <= self.keyword_range[1], "--max-keywords must not be below --min-keywords")
         require_at_least(2, self, "window")
         require(self.learning_rate is None or self.learning_rate > 0, "--learning-rate must be above 0")
         require(0 <= self.val_fraction < 1, f"--val-fraction must be from 0 to below 1, not {self.val_fraction}")
@@ -181,7 +181,7 @@ class FinetuneSettings:
             require(not is_torch_only, "--train and --memory: gpt-2-simple trains full or layers, in what that takes")
 
     @property
-    def trained(self) -> str | None:
+    def train_mode(self) -> str | None:
         """The weights to train: full, layers, head or lora; None where --train is auto and no option implies lora."""
         if self.only_train_transformer_layers:
             return "layers"
@@ -204,6 +204,6 @@ class FinetuneSettings:
         return None if self.time_limit is None else parse_duration("--time-limit", self.time_limit)
 
     @property
-    def draws(self) -> tuple[int, int]:
+    def keyword_range(self) -> tuple[int, int]:
         """The smallest and the largest number of keywords drawn for a title."""
         return self.min_keywords or 0, 3 if self.max_keywords is None else self.max_keywords

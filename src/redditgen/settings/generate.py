@@ -106,7 +106,7 @@ class GenerateSettings:
         self._check_engine_options()
 
     @property
-    def number(self) -> int:
+    def title_count(self) -> int:
         """The number of titles for each prompt given on the command line."""
         return 10 if self.n is None else self.n
 

@@ -6,9 +6,9 @@ from random import Random
 from redditgen.titles.record import Record
 
 
-def draw_keywords(random: Random, keywords: Sequence[str], least: int, most: int) -> str:
-    """Return from `least` to `most` random keywords, or all if there are fewer, in random order, joined by blanks."""
-    count = min(random.randint(least, most), len(keywords))
+def draw_keywords(random: Random, keywords: Sequence[str], minimum: int, maximum: int) -> str:
+    """Return `minimum` to `maximum` random keywords, or all if there are fewer, in random order, joined by blanks."""
+    count = min(random.randint(minimum, maximum), len(keywords))
     return " ".join(random.sample(keywords, count))
 
 
@@ -18,13 +18,13 @@ class KeywordPool(Record):
     The model is not trained on it, but on the records that `draw` returns.
     """
 
-    def draw(self, random: Random, least: int, most: int) -> Record:
-        """Return the record with from `least` to `most` of its keywords, as `draw_keywords` draws them."""
-        return self._with_keywords(draw_keywords(random, self._all_keywords(), least, most))
+    def draw(self, random: Random, minimum: int, maximum: int) -> Record:
+        """Return the record with from `minimum` to `maximum` of its keywords, as `draw_keywords` draws them."""
+        return self._with_keywords(draw_keywords(random, self._all_keywords(), minimum, maximum))
 
-    def draw_longest(self, most: int) -> Record:
-        """Return the record with its `most` longest keywords, the longest draw possible."""
-        return self._with_keywords(" ".join(sorted(self._all_keywords(), key=len)[-most:] if most else ()))
+    def draw_longest(self, maximum: int) -> Record:
+        """Return the record with its `maximum` longest keywords, the longest draw possible."""
+        return self._with_keywords(" ".join(sorted(self._all_keywords(), key=len)[-maximum:] if maximum else ()))
 
     def _all_keywords(self) -> list[str]:
         return (self.keywords or "").split()

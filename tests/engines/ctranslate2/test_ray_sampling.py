@@ -65,7 +65,7 @@ class Doubling(RayWorker[int, int]):
     """Knows no 13."""
 
     def __init__(self) -> None:
-        self.made_with = {}
+        self.package_versions = {}
         self.is_on_cluster = False
 
     def versions(self) -> dict[str, str]:
@@ -163,7 +163,7 @@ def test_a_worker_refuses_other_weights_and_other_versions(task: SamplingTask) -
     error = RaySampler(task).ready()
     assert isinstance(error, InputError)
     assert str(error).endswith(f"{weights}: is another one than here; all nodes must share the folder of the run")
-    error = RaySampler(replace(task, made_with=task.made_with | {"redditgen": "0.0"})).ready()
+    error = RaySampler(replace(task, package_versions=task.package_versions | {"redditgen": "0.0"})).ready()
     assert isinstance(error, MissingError)
     assert str(error).startswith("ray node ")
     assert str(error).endswith(f": redditgen is {__version__}, and here 0.0; have the same there")

@@ -135,7 +135,7 @@ def test_dynamic_records_that_some_draw_makes_too_long_are_counted(tokenizer: To
     some: list[Record] = [fits, long, undrawn, KeywordPool(keywords="f g h", title="e")]
 
     def dynamic(most: int) -> DynamicExamples:
-        return DynamicExamples(some, tokenizer, COMPACT_TOKENS, context=50, seed=0, least=0, most=most)
+        return DynamicExamples(some, tokenizer, COMPACT_TOKENS, context=50, seed=0, min_keywords=0, max_keywords=most)
 
     assert [dynamic(most).count_too_long() for most in (0, 1, 3)] == [1, 2, 2]
     drawn = [dynamic(1).pool(epoch, range(4)) for epoch in range(50)]

@@ -170,7 +170,7 @@ def test_held_out_records_have_one_draw(read: Read, tokenizer: Tokenizer, tmp_pa
     path = write(tmp_path / "a.jsonl", *({**CAT, "title": f"Cat {number}"} for number in range(200)))
     data = read(path, val_fraction=0.3, min_keywords=1, max_keywords=2, seed=4)
     assert isinstance(data.train, DynamicExamples)
-    assert (data.train.least, data.train.most, data.train.seed) == (1, 2, 4)
+    assert (data.train.min_keywords, data.train.max_keywords, data.train.seed) == (1, 2, 4)
     found = records_in(data.held_out, tokenizer)
     drawn = [draw_keywords(Random(f"4 held out {number}"), CAT["keywords"], 1, 2) for number in range(len(found))]
     assert [record.keywords for record in found if record] == drawn
@@ -181,9 +181,9 @@ def test_held_out_records_have_one_draw(read: Read, tokenizer: Tokenizer, tmp_pa
 
 def test_from_0_to_3_keywords_are_drawn_if_nothing_is_asked(read: Read, tmp_path: Path) -> None:
     train = read(write(tmp_path / "a.jsonl", CAT)).train
-    assert isinstance(train, DynamicExamples) and (train.least, train.most) == (0, 3)
+    assert isinstance(train, DynamicExamples) and (train.min_keywords, train.max_keywords) == (0, 3)
     train = read(write(tmp_path / "a.jsonl", CAT), max_keywords=0).train
-    assert isinstance(train, DynamicExamples) and (train.least, train.most) == (0, 0)
+    assert isinstance(train, DynamicExamples) and (train.min_keywords, train.max_keywords) == (0, 0)
 
 
 def test_files_of_several_kinds_are_learned_together(read: Read, tokenizer: Tokenizer, tmp_path: Path) -> None:

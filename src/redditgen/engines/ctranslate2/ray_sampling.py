@@ -32,8 +32,8 @@ _MESSAGES = PoolMessages[Block](
 class SamplingTask:
     """The run, options and versions with which a worker samples.
 
-    `weights` is the file whose hash identifies the weights, and `made_with` holds the versions of the packages that the
-    texts depend on. A worker that finds another hash or version refuses to work.
+    `weights` is the file whose hash identifies the weights, and `package_versions` holds the versions of the packages
+    that the texts depend on. A worker that finds another hash or version refuses to work.
     """
 
     run: ModelDir
@@ -41,7 +41,7 @@ class SamplingTask:
     weights_sha256: str
     precision: str
     sampling: Sampling
-    made_with: dict[str, str]
+    package_versions: dict[str, str]
 
 
 @contextmanager
@@ -78,7 +78,7 @@ class RaySampler(RayWorker[Block, list[str]]):
 
     def __init__(self, task: SamplingTask) -> None:
         self._task = task
-        self.made_with = task.made_with
+        self.package_versions = task.package_versions
 
     def versions(self) -> dict[str, str]:
         return _versions()

@@ -85,9 +85,9 @@ class DynamicExamples:
     context: int
     """The most tokens of a record."""
     seed: int
-    least: int
+    min_keywords: int
     """The fewest keywords drawn for a record."""
-    most: int
+    max_keywords: int
     """The most keywords drawn for a record."""
 
     def pool(self, epoch: int, numbers: Iterable[int]) -> Examples:
@@ -99,11 +99,11 @@ class DynamicExamples:
         record = self.records[number]
         if not isinstance(record, KeywordPool):
             return record
-        return record.draw(Random(f"{self.seed} epoch {epoch} record {number}"), self.least, self.most)
+        return record.draw(Random(f"{self.seed} epoch {epoch} record {number}"), self.min_keywords, self.max_keywords)
 
     def count_too_long(self) -> int:
         """Return how many records may be cut: those longer than the context with the longest keywords they can get."""
-        longest = (r.draw_longest(self.most) if isinstance(r, KeywordPool) else r for r in self.records)
+        longest = (r.draw_longest(self.max_keywords) if isinstance(r, KeywordPool) else r for r in self.records)
         # A token is at least one byte long, so records of few bytes needn't be tokenized.
         candidates = (r for r in longest if len(build(r).encode()) > self.context)
         return tokenize_records(candidates, self.tokenizer, self.record_tokens, self.context).cut

@@ -99,7 +99,7 @@ class Gpt2SimpleFinetuning:
                 "title_chars": held_out.title_chars,
             },
         )
-        [opening] = tokenize_prompts([self.run_info.opening()], self.tokenizer, self.run_info.record_tokens)
+        [opening] = tokenize_prompts([self.run_info.opening_prompt()], self.tokenizer, self.run_info.record_tokens)
         length = min(samples.length, self.hyperparameters.n_ctx - len(opening))
         return {
             "command": "finetune",

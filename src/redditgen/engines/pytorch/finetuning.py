@@ -271,7 +271,7 @@ class TorchFinetuning:
         one.
         """
         run_info, samples = self.data.run_info, self.job.samples
-        prompt = run_info.opening(run_info.draw_category(Random(step)))
+        prompt = run_info.opening_prompt(run_info.draw_category(Random(step)))
         [ids] = tokenize_prompts([prompt], self.tokenizer, run_info.record_tokens)
         rows = self.training.sample(ids, samples.number, samples.length, seed=step)
         texts = [prompt + cut_after_end_token(self.tokenizer.decode(row)) for row in rows]

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from redditgen.gpt2.tensor_names import Tensors
 
 _ADAPTED_LAYERS = ["c_attn", "c_proj", "c_fc"]  # all matrices of a layer; attention and the MLP have a c_proj each
+_RECOVERY_HINT = "delete the folder to go on with new ones on the run's merged weights"
 
 
 class Adapters:
@@ -102,6 +103,3 @@ class Adapters:
                 product = layer.lora_B["default"].weight.float() @ layer.lora_A["default"].weight.float()
             delta = layer.scaling["default"] * product.t().cpu().numpy()
             tensors[name] = np.asarray(tensors[name] + delta[None], dtype=np.float32)
-
-
-_RECOVERY_HINT = "delete the folder to go on with new ones on the run's merged weights"

@@ -29,11 +29,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Ranks:
-    """The place of this process among those that train together: `rank` of `count`, and `here` on this machine."""
+    """The place of this process among those that train together."""
 
     rank: int = 0
+    """The number of this process, from 0."""
     count: int = 1
+    """Processes in all."""
     count_on_node: int = 1
+    """Processes on this machine."""
 
     def own_rows(self, batch: "Batch") -> "Batch":
         """Return this process's rows of a batch, as inputs and targets, both [rows, positions].

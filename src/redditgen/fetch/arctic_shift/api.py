@@ -81,30 +81,30 @@ class Api:
         self._max_limit = MAX_PAGE
         self._has_answered = False
 
-    def page(self, query: Mapping[str, str | int], *, wanted: int, known: int, again: str) -> Page:
+    def page(self, query: Mapping[str, str | int], *, wanted: int, known: int, advice: str) -> Page:
         """Request the posts of a query: up to `wanted` new ones, besides the `known` ones that the API returns first.
 
-        Raises MissingError, whose message ends in the advice `again`, where no try succeeds.
+        Raises MissingError, whose message ends in the `advice`, where no try succeeds.
         """
         retries = RetryPolicy(_RETRY_PAUSES, _MAX_PAUSE)
         while True:
             limit = min(wanted + known, max(self._max_limit, known + _MIN_LIMIT))
             try:
-                self._wait_for_rate_limit(again)
+                self._wait_for_rate_limit(advice)
                 posts = self._request_posts({**query, "sort": "asc", "limit": limit if limit <= MIN_PAGE else "auto"})
                 return Page(posts, min(limit, MIN_PAGE))
             except TransientError as failure:
-                message = f"{failure}; {again}"
+                message = f"{failure}; {advice}"
                 if not failure.connected and not self._has_answered:
                     raise MissingError(message) from failure
                 if isinstance(failure, PageTooLarge):
                     self._max_limit = max(_MIN_LIMIT, min(MIN_PAGE, limit // 2))
                 retries.wait(failure, message)
 
-    def _wait_for_rate_limit(self, again: str) -> None:
+    def _wait_for_rate_limit(self, advice: str) -> None:
         pause = self._next_request_at - time.monotonic()
         if pause > _MAX_PAUSE:
-            raise MissingError(f"{redact_url(self._url)}: its rate limit is used up for {pause:.0f} s; {again}")
+            raise MissingError(f"{redact_url(self._url)}: its rate limit is used up for {pause:.0f} s; {advice}")
         if pause > 2 * PAUSE:
             _log.info("%s: its rate limit is used up; waiting %.0f s", redact_url(self._url), pause)
         if pause > 0:

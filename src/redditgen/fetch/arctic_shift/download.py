@@ -167,7 +167,7 @@ def _fetch_pages(
         if settings.before:
             query["before"] = settings.before
         advice = f"{reached.posts} posts of r/{settings.subreddit} are kept; {resume_advice}"
-        page = api.page(query, wanted=wanted, known=len(reached.known), again=advice)
+        page = api.page(query, wanted=wanted, known=len(reached.known), advice=advice)
         content = read_page(page.posts, settings, reached)
         if content.has_news:
             posts = content.posts[:wanted]

@@ -47,24 +47,26 @@ class Query:
     columns: tuple[str, ...]
 
 
-def titles_query(settings: FetchSettings, table: str, there: Collection[str]) -> Query:
-    """Return the query for the titles, with the columns of --columns, from `table`, which has the columns `there`."""
+def titles_query(settings: FetchSettings, table: str, existing_columns: Collection[str]) -> Query:
+    """Return the query for the titles, with the columns of --columns, from `table`, which has `existing_columns`."""
     columns = parse_columns(settings.columns)
-    sql = _replace_once(_RESULT_COLUMNS, _sql_text("titles.sql", table, there, columns), lambda _: ", ".join(columns))
+    sql = _replace_once(
+        _RESULT_COLUMNS, _sql_text("titles.sql", table, existing_columns, columns), lambda _: ", ".join(columns)
+    )
     return _with_parameters(sql, settings, columns)
 
 
-def counts_query(settings: FetchSettings, table: str, there: Collection[str]) -> Query:
+def counts_query(settings: FetchSettings, table: str, existing_columns: Collection[str]) -> Query:
     """Return the query for how many posts each rule leaves out; BigQuery bills it as a further query.
 
     Its rows are the rule, or 'kept', and the number of posts.
     """
-    return _judged_query("counts.sql", settings, table, there, ("rule", "posts"))
+    return _judged_query("counts.sql", settings, table, existing_columns, ("rule", "posts"))
 
 
-def review_query(settings: FetchSettings, table: str, there: Collection[str]) -> Query:
+def review_query(settings: FetchSettings, table: str, existing_columns: Collection[str]) -> Query:
     """Return the query for how many titles of each subreddit the word list hits, with an example of each."""
-    return _judged_query("review.sql", settings, table, there, ("subreddit", "hits", "titles", "example"))
+    return _judged_query("review.sql", settings, table, existing_columns, ("subreddit", "hits", "titles", "example"))
 
 
 def all_parameters(settings: FetchSettings) -> dict[str, ParameterValue]:

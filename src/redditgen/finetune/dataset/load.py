@@ -108,7 +108,9 @@ def _record_dataset(
     train: Examples | DynamicExamples
     if any(map(has_keyword_pools, paths)):
         records = tuple(train_records)
-        train = DynamicExamples(records, tokenizer, run_info.record_tokens, context, settings.seed, *settings.draws)
+        train = DynamicExamples(
+            records, tokenizer, run_info.record_tokens, context, settings.seed, *settings.keyword_range
+        )
     else:
         _refuse_draw_settings(settings)
         train = tokenize_records(train_records, tokenizer, run_info.record_tokens, context)
@@ -148,7 +150,7 @@ class _RecordSplitter:
 
     def _may_lack_keywords(self, record: Record) -> bool:
         """Return whether the record has no keywords, or a draw of them may be empty."""
-        return not record.keywords or (isinstance(record, KeywordPool) and self._settings.draws[0] == 0)
+        return not record.keywords or (isinstance(record, KeywordPool) and self._settings.keyword_range[0] == 0)
 
     def _is_for_training(self, record: Record) -> bool:
         text = _deciding_text(record)
@@ -185,7 +187,7 @@ class _RecordSplitter:
         if number >= MAX_HELD_OUT:
             return
         if isinstance(record, KeywordPool):
-            record = record.draw(Random(f"{self._settings.seed} held out {number}"), *self._settings.draws)
+            record = record.draw(Random(f"{self._settings.seed} held out {number}"), *self._settings.keyword_range)
         self.held_out.append(record)
 
     def check(self, training_count: int) -> None:
