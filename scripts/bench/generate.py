@@ -274,7 +274,7 @@ def prepare(options: argparse.Namespace, folder: Path, python: Path | None) -> S
     if done.returncode:
         sys.exit(done.stderr.strip().rpartition("\n")[2])
     mark = ModelDir(place).run_info()
-    opening = mark.opening(max(mark.categories, key=lambda name: mark.categories[name], default=None))
+    opening = mark.opening_prompt(max(mark.categories, key=lambda name: mark.categories[name], default=None))
     is_compact = mark.record_tokens == COMPACT_TOKENS
     behind_end = "" if mark.learned_record_starts else opening.removeprefix(START_TOKEN)
     return Setting(folder, name, opening, behind_end if is_compact else opening, is_compact, python)
