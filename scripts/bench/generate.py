@@ -209,12 +209,12 @@ class Peer:
 
 def peers(transformers_most: int = 0) -> dict[str, Peer]:
     found = [
-        Peer(UPSTREAM, upstream, max_keywords=UPSTREAM_MOST),
+        Peer(UPSTREAM, upstream, most=UPSTREAM_MOST),
         *(
-            Peer(f"transformers, {size} at once", transformers(RUN_TRANSFORMERS, size), max_keywords=transformers_most)
+            Peer(f"transformers, {size} at once", transformers(RUN_TRANSFORMERS, size), most=transformers_most)
             for size in (BATCH, 64)
         ),
-        Peer(CONTINUOUS, transformers(RUN_CONTINUOUS, BATCH), max_keywords=transformers_most),
+        Peer(CONTINUOUS, transformers(RUN_CONTINUOUS, BATCH), most=transformers_most),
         Peer(FIRST_EVER, ours("--out=titles.jsonl"), "titles.jsonl"),
         Peer(FILE, ours("--out=titles.jsonl"), "titles.jsonl"),
         Peer(UNFILTERED, ours("--out=titles.jsonl", "--no-novel", "--no-unique", "--no-sfw"), "titles.jsonl"),
