@@ -43,7 +43,7 @@ def dynamic(tokenizer: Tokenizer, count: int = 40) -> DynamicExamples:
 
 
 def taken(data: Examples | DynamicExamples, start: int, count: int, size: int, **kinds: bool) -> list[Batch]:
-    kinds = {"titles_alone": False} | kinds
+    kinds = {"titles_only": False} | kinds
     return [batch for batch, _ in islice(training_batches(start, data, size, SEED, **kinds), count)]
 
 

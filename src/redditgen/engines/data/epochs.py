@@ -39,7 +39,7 @@ def training_batches(
     """Yield batches without end, from batch `number` on, counted from 0 over all epochs.
 
     Each comes as ((inputs, targets), tokens): both tensors [rows, positions] int64, as of `pad_batch`, and the number
-    of targets that are not padding. A batch has `size` rows; one batch of an epoch may have fewer. With `titles_alone`,
+    of targets that are not padding. A batch has `size` rows; one batch of an epoch may have fewer. With `titles_only`,
     all targets but the tokens of a title and of its end are IGNORED_TARGET; `tokens` still counts them.
     """
     epoch, number = divmod(number, -(-len(data) // size))
